@@ -1,0 +1,138 @@
+"""The command line: words, options, exit codes, and everything that is printed. Decides nothing else.
+
+Exit codes: 0 fine, 1 found something, 2 usage, configuration or files, 3 already running.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent import __version__, logs
+from agent.config.layers import Layers, load
+from agent.config.schema import Config
+from agent.errors import ConfigError
+from storage.errors import CodedError, OutboxError, OutboxLocked
+
+FOUND, UNUSABLE, RUNNING = 1, 2, 3
+
+_OPTIONS = (
+    click.option("--config", "config_path", type=click.Path(path_type=Path), help="Default: ./config.json"),
+    click.option("--collector-id", type=int, help="Overrides collector_id of the file."),
+    click.option("--api-key", help="Overrides api_key; DBPOWER_API_KEY keeps it out of the process list."),
+    click.option("--backend-url", help="Overrides backend_url."),
+    click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False)),
+    click.option("--log-format", type=click.Choice(["text", "json"])),
+)
+
+
+def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dbpower-agent")
+@_with_options
+@click.pass_context
+def cli(context: click.Context, /, **options: Any) -> None:
+    """Brings the slow queries of MySQL, MariaDB and PostgreSQL to DBPower. Without a word: `run`."""
+    context.obj = options
+    if context.invoked_subcommand is None:
+        context.invoke(run)
+
+
+@cli.command()
+@_with_options
+@click.pass_context
+def run(context: click.Context, /, **options: Any) -> None:
+    """Runs the agent until SIGTERM or SIGINT."""
+    from agent import conductor, wiring
+
+    config, layers = _load(context, options)
+    agent = wiring.build(config, layers)
+    agent.conductor.hear_signals()
+    logs.tell(
+        logging.INFO,
+        "agent.started",
+        f"Watching {config.db_type} at {config.db_config.host}:{config.db_port} for {config.backend_url}",
+        version=__version__,
+        pid=os.getpid(),
+        data_dir=str(layers.data_dir),
+    )
+    if not agent.conductor.run():
+        conductor.abandon()
+    agent.close()
+
+
+@cli.command()
+@click.option("--dry-run", is_flag=True, help="Prints what would leave, and changes nothing.")
+@_with_options
+@click.pass_context
+def once(context: click.Context, /, *, dry_run: bool, **options: Any) -> None:
+    """Collects once, delivers what there is, and ends. Exit 1 when database or backend was not reached."""
+    from agent import single
+
+    config, layers = _load(context, options)
+    if dry_run:
+        for line in single.preview(config, layers):
+            click.echo(line)
+        return
+    outcome = single.collect_and_deliver(config, layers)
+    books = f"collected {outcome.collected}, delivered {outcome.delivered}"
+    click.echo(f"{books}, waiting {outcome.waiting}, parked {outcome.parked}")
+    for error in outcome.errors:
+        click.echo(str(error), err=True)
+    if outcome.errors:
+        sys.exit(FOUND)
+
+
+@cli.command()
+@click.option("--keep", is_flag=True, help="Leaves everything running and prints the addresses.")
+def demo(*, keep: bool) -> None:
+    """Shows the whole thing live: a real PostgreSQL, an outage of the backend, and nothing lost."""
+    from agent.dev import demo as show
+
+    logs.set_up("ERROR", "text")
+    sys.exit(show.run(keep=keep))
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except click.Abort:
+        sys.exit(UNUSABLE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(UNUSABLE)
+    except CodedError as error:
+        click.echo(str(error), err=True)
+        sys.exit(RUNNING if isinstance(error, OutboxLocked) else UNUSABLE if _ends(error) else FOUND)
+
+
+def _ends(error: CodedError) -> bool:
+    return isinstance(error, ConfigError | OutboxError)
+
+
+def _load(context: click.Context, options: dict[str, Any]) -> tuple[Config, Layers]:
+    given = {name: value for name, value in {**context.obj, **_given(options)}.items() if value is not None}
+    path = given.pop("config_path", Path("config.json"))
+    names = {"log_level": "log.level", "log_format": "log.format"}
+    layered = {names.get(name, name): value for name, value in given.items()}
+    config, layers = load(path, os.environ, layered)
+    logs.set_up(config.log.level, config.log.format)
+    return config, layers
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,90 @@
+"""From readings to envelopes: fills bodies, and saves them together with the bookmark behind their last record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from agent import body
+from agent.commands import Result
+from agent.record import to_wire
+from agent.sinks import COMMAND_RESULT, QUERIES
+from agent.sources import Reading
+from storage.envelope import Change, Draft, Gap
+from storage.outbox import Outbox
+
+TURN_RECORDS, TURN_BYTES = 5_000, 8 * 1_048_576
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What was taken since the last save. `parts`: records as JSON that do not fill an envelope yet."""
+
+    parts: list[bytes] = field(default_factory=list)
+    part_bytes: int = 0
+    drafts: list[Draft] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    bookmark: bytes | None = None
+    records: int = 0
+    bytes: int = 0
+
+    def seal(self) -> None:
+        """Makes an envelope-to-be of the parts."""
+        if self.parts:
+            self.drafts.append(Draft(QUERIES, len(self.parts), body.queries(self.parts)))
+            self.parts, self.part_bytes = [], 0
+
+
+class Collector:
+    """Gathers one turn of one watch and saves it in one transaction. One thread uses it."""
+
+    def __init__(self, outbox: Outbox, watch: str, *, batch_max_records: int, batch_max_bytes: int) -> None:
+        self._outbox = outbox
+        self._watch = watch
+        self._max_records, self._max_bytes = batch_max_records, batch_max_bytes
+        self._turn = _Turn()
+
+    @property
+    def bookmark(self) -> bytes | None:
+        """How far the watch's source has been read and saved."""
+        return self._outbox.bookmark(self._watch)
+
+    def take(self, reading: Reading) -> None:
+        """Adds a reading to the turn; nothing is durable yet."""
+        turn = self._turn
+        for record in reading.records:
+            wire = to_wire(record)
+            size = len(wire)
+            if turn.parts and (len(turn.parts) >= self._max_records or turn.part_bytes + size > self._max_bytes):
+                turn.seal()
+            turn.parts.append(wire)
+            turn.part_bytes += size
+            turn.bytes += size
+        turn.records += len(reading.records)
+        turn.gaps.extend(reading.gaps)
+        turn.bookmark = reading.bookmark
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the turn should be saved before more is taken."""
+        return self._turn.records >= TURN_RECORDS or self._turn.bytes >= TURN_BYTES
+
+    def save(self, extra: Change) -> None:
+        """Makes the turn durable, with `extra` in the same transaction.
+
+        On any error nothing of both is, and the turn is dropped: the source is read again from the saved bookmark.
+        """
+        turn, self._turn = self._turn, _Turn()
+        turn.seal()
+        drafts = (*turn.drafts, *extra.drafts)
+        bookmarks = {self._watch: turn.bookmark} if turn.bookmark is not None else {}
+        if drafts or bookmarks or extra.marks:
+            self._outbox.commit(replace(extra, drafts=drafts, bookmarks=bookmarks, gaps=tuple(turn.gaps)))
+
+    def drop(self) -> None:
+        """Forgets the turn; the source is read again from the saved bookmark."""
+        self._turn = _Turn()
+
+
+def result_draft(result: Result) -> Draft:
+    """The envelope-to-be of a command's result."""
+    return Draft(COMMAND_RESULT, 1, body.pack(result.to_wire()))

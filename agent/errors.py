@@ -1,0 +1,164 @@
+"""What can go wrong outside the stored files, each with a code, a sentence and a remedy. Raises nothing itself.
+
+Three families, for whoever has to decide: ConfigError ends the program, DatabaseAway leads to reconnecting,
+SetupError ends one look and is tried again at the next due time.
+"""
+
+from __future__ import annotations
+
+from storage.errors import CodedError
+
+
+class ConfigError(CodedError):
+    """The configuration cannot be used."""
+
+    code = "CF-01"
+    remedy = "Correct the lines above; config.example.json shows every key."
+
+
+class ConfigMissing(ConfigError):
+    """The configuration file cannot be read."""
+
+    code = "CF-02"
+    remedy = "Copy config.example.json to config.json, or name the file with --config."
+
+
+class ConfigMalformed(ConfigError):
+    """The configuration file is no valid JSON."""
+
+    code = "CF-03"
+    remedy = "Correct that place; every key and string stands in double quotes, and no comma follows the last entry."
+
+
+class DemoMissing(CodedError):
+    """The demonstration needs the extra package `demo`."""
+
+    code = "CF-04"
+    remedy = "Run scripts/demo, which installs it, or: pip install 'dbpower-agent[demo]'."
+
+
+class SourceError(CodedError):
+    """A source could not be read."""
+
+    code = "DB-00"
+
+
+class DatabaseAway(SourceError):
+    """The database cannot be reached."""
+
+    code = "DB-01"
+    remedy = "The agent keeps trying; check db_config host and port and that the server runs."
+
+
+class SetupError(SourceError):
+    """The database refuses what the agent needs."""
+
+    code = "DB-02"
+    remedy = "The agent tries again at the next collection; see the README's section on database set-up."
+
+
+class LoginRefused(SetupError):
+    """The database refuses the user or the password."""
+
+    code = "DB-03"
+    remedy = "Check db_config user and password; the agent tries again at the next collection."
+
+
+class TlsRefused(SetupError):
+    """No trusted TLS connection to the database can be made."""
+
+    code = "DB-04"
+    remedy = "Check db_config tls (ca, cert, key, verify) against the server's certificate."
+
+
+class BookmarkUnreadable(SetupError):
+    """The stored bookmark of this source cannot be understood."""
+
+    code = "DB-05"
+    remedy = "It was written by another version; start the agent with a data_dir of its own to begin anew."
+
+
+class SlowLogNotGranted(SetupError):
+    """The user may not read mysql.slow_log."""
+
+    code = "MY-01"
+    remedy = "As an administrator: GRANT SELECT ON mysql.slow_log TO 'monitoring'@'%';"
+
+
+class SlowLogCrashed(SetupError):
+    """The server has marked mysql.slow_log as crashed."""
+
+    code = "MY-02"
+    remedy = (
+        "As an administrator: SET GLOBAL slow_query_log=OFF; REPAIR TABLE mysql.slow_log; SET GLOBAL slow_query_log=ON;"
+    )
+
+
+class SlowLogMissing(SetupError):
+    """There is no table mysql.slow_log."""
+
+    code = "MY-03"
+    remedy = "Run mysql_upgrade (MariaDB: mariadb-upgrade), or end the rotation that has moved the table away."
+
+
+class StatementsNotCreated(SetupError):
+    """The extension pg_stat_statements does not exist in this database."""
+
+    code = "PG-01"
+    remedy = "As a superuser, in the database of db_config: CREATE EXTENSION IF NOT EXISTS pg_stat_statements;"
+
+
+class StatementsNotLoaded(SetupError):
+    """The server has not loaded pg_stat_statements."""
+
+    code = "PG-02"
+    remedy = "Set shared_preload_libraries = 'pg_stat_statements' in postgresql.conf and restart PostgreSQL."
+
+
+class StatementsNotGranted(SetupError):
+    """The user may not read the statements of other users."""
+
+    code = "PG-03"
+    remedy = "As a superuser: GRANT pg_read_all_stats TO monitoring;"
+
+
+class BackendAway(CodedError):
+    """The backend cannot be reached."""
+
+    code = "BE-01"
+    remedy = "The agent keeps trying and everything waits in the outbox; check backend_url and the network."
+
+
+class KeyRefused(CodedError):
+    """The backend does not accept the API key."""
+
+    code = "BE-02"
+    remedy = "Check api_key and collector_id, or register the collector again; everything waits in the outbox."
+
+
+class NotTheBackend(CodedError):
+    """What answers at backend_url is not the DBPower backend."""
+
+    code = "BE-03"
+    remedy = "Check backend_url and proxies (a captive portal answers like this); everything waits in the outbox."
+
+
+class BodyRefused(CodedError):
+    """The backend refuses bodies, the good ones too."""
+
+    code = "BE-04"
+    remedy = "Check the versions of backend and agent; everything waits in the outbox."
+
+
+class BackendBusy(CodedError):
+    """The backend asks to wait or fails."""
+
+    code = "BE-05"
+    remedy = "The agent keeps trying and everything waits in the outbox; check the backend's logs."
+
+
+class CommandRefused(CodedError):
+    """A command of the backend cannot be carried out."""
+
+    code = "CM-01"
+    remedy = "The result that goes back to the backend says why."

@@ -1,0 +1,145 @@
+"""Drains the outbox: takes the oldest envelope, offers it to the sink, does what the answer asks for. Nothing else
+deletes an envelope."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+
+from agent import body
+from agent.clock import Clock
+from agent.delivery import Act, Decision, Delivered, Lane
+from agent.logs import tell
+from agent.news import News
+from agent.sinks import TOPICS, Sink
+from agent.status import LinkStatus, Scoreboard
+from storage.envelope import Draft, Envelope
+from storage.errors import CodedError, EnvelopeGone, OutboxError
+from storage.outbox import Outbox
+
+FAILED_OUTBOX_PAUSE_S = 5.0
+DRAIN_S = 5.0
+
+
+class Flusher:
+    """Runs in its own thread; `wake` and `stop` may be called from any."""
+
+    def __init__(
+        self, outbox: Outbox, sink: Sink, board: Scoreboard, *, clock: Clock, rng: random.Random, hold_s: float
+    ) -> None:
+        self._outbox, self._sink, self._board, self._clock = outbox, sink, board, clock
+        self._lanes = {topic: Lane(hold_s=hold_s, rng=rng) for topic in TOPICS}
+        self._news = News("delivery", clock)
+        self._woken = threading.Event()
+        self._stop_at_s: float | None = None
+        self._unrecorded: tuple[Envelope, Decision, int] | None = None
+        self.error: CodedError | None = None  # what is wrong with the delivery now
+
+    def wake(self) -> None:
+        """There is something new to send."""
+        self._woken.set()
+
+    def stop(self, deadline_s: float) -> None:
+        """Ends after what can still be sent until `deadline_s` (monotonic)."""
+        self._stop_at_s = deadline_s
+        self._woken.set()
+
+    def run(self) -> None:
+        """Delivers until it is stopped."""
+        try:
+            while True:
+                wait_s = self.step()
+                if self._stop_at_s is not None and (wait_s != 0 or self._clock.monotonic() >= self._stop_at_s):
+                    return
+                if wait_s != 0:
+                    self._woken.wait(wait_s)
+                    self._woken.clear()
+        finally:
+            self._sink.close()
+
+    def step(self) -> float | None:
+        """Offers at most one envelope. Seconds until the next step makes sense; None: when something new comes."""
+        try:
+            self._record()
+            return self._step()
+        except OutboxError as error:
+            self._report(error)
+            return FAILED_OUTBOX_PAUSE_S
+
+    def _step(self) -> float | None:
+        now_s = self._clock.monotonic()
+        waits: list[float] = []
+        for topic, lane in self._lanes.items():
+            if lane.ready_at_s > now_s:
+                waits.append(lane.ready_at_s - now_s)
+                continue
+            envelope = self._outbox.head(topic, lane.suspects)
+            if envelope is not None:
+                self._deliver(lane, envelope)
+                return 0
+            error = lane.nothing_but_suspects(now_s)
+            if error is not None:
+                self._report(error)
+                waits.append(lane.hold_s)
+        if not waits:
+            self._outbox.shrink()
+        return min(waits, default=None)
+
+    def _deliver(self, lane: Lane, envelope: Envelope) -> None:
+        if not envelope.is_intact:
+            self._outbox.park(envelope, "damaged on the disk: its hash does not fit")
+            tell(logging.ERROR, "delivery.damaged", "An envelope was damaged on the disk", seq=envelope.seq)
+            return
+        verdict = self._sink.send(envelope)
+        decision = lane.decide(
+            envelope,
+            verdict,
+            now_s=self._clock.monotonic(),
+            heartbeat_ok_at_s=self._board.heartbeat.accepted_at_s,
+        )
+        self._unrecorded = (envelope, decision, verdict.count if isinstance(verdict, Delivered) else 0)
+        self._record()
+
+    def _record(self) -> None:
+        """What followed from the last answer. On a full disk it waits here, and nothing more is sent meanwhile."""
+        if self._unrecorded is None:
+            return
+        envelope, decision, delivered = self._unrecorded
+        try:
+            self._carry_out(envelope, decision, delivered=delivered)
+        except EnvelopeGone as error:
+            self._report(error)
+        self._unrecorded = None
+
+    def _carry_out(self, envelope: Envelope, decision: Decision, *, delivered: int) -> None:
+        if decision.act is Act.ACCEPT:
+            self._outbox.accept(envelope, delivered=delivered, reason=decision.reason)
+            self._report(None)
+            if delivered < envelope.records:
+                skipped = envelope.records - delivered
+                tell(
+                    logging.WARNING,
+                    "delivery.partial",
+                    "The backend left out records",
+                    seq=envelope.seq,
+                    records=skipped,
+                )
+        elif decision.act is Act.PARK:
+            self._outbox.park(envelope, decision.reason)
+            tell(logging.WARNING, "delivery.parked", f"A record was parked: {decision.reason}", seq=envelope.seq)
+        elif decision.act is Act.SPLIT:
+            (first, first_body), (second, second_body) = body.halves(envelope.body)
+            self._outbox.split(
+                envelope, Draft(envelope.topic, first, first_body), Draft(envelope.topic, second, second_body)
+            )
+        elif decision.error is not None:
+            self._report(decision.error)
+
+    def _report(self, error: CodedError | None) -> None:
+        self.error = error
+        self._board.delivery = LinkStatus(error=str(error) if error else None)
+        if error is not None:
+            self._news.wrong(error)
+        else:
+            self._news.right(f"{self._board.books.pending:,} records waiting")

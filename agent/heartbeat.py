@@ -1,0 +1,92 @@
+"""Tells the backend every interval that the agent lives, and brings back its commands. Touches no database and no
+outbox, and shares no lock with what does: it must go on whatever the others are stuck in."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+
+import orjson
+
+from agent.clock import Clock
+from agent.commands import Command, parse
+from agent.delivery import heartbeat_error
+from agent.errors import BackendAway
+from agent.news import News
+from agent.status import LinkStatus, Scoreboard
+from agent.transport import Answer, Transport
+from storage.errors import CodedError
+
+JITTER = 0.1
+
+
+class Heartbeat:
+    """Runs in its own thread; `stop` and `set_interval` may be called from any."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        collector_id: int,
+        board: Scoreboard,
+        *,
+        interval_s: float,
+        clock: Clock,
+        rng: random.Random,
+        give: Callable[[Command], None],
+    ) -> None:
+        self._transport = transport
+        self._path = f"/api/v1/collectors/{collector_id}/heartbeat"
+        self._board, self._clock, self._rng = board, clock, rng
+        self._interval_s = interval_s
+        self._give = give
+        self._news = News("heartbeat", clock)
+        self._stopping = threading.Event()
+
+    def set_interval(self, interval_s: float) -> None:
+        """Takes another interval, from the next beat on."""
+        self._interval_s = interval_s
+
+    def stop(self) -> None:
+        """Ends after a farewell beat."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Beats until it is stopped; the length of a beat does not delay the next one."""
+        try:
+            while not self._stopping.is_set():
+                began_s = self._clock.monotonic()
+                self.beat()
+                pause_s = self._interval_s * self._rng.uniform(1 - JITTER, 1 + JITTER)
+                self._stopping.wait(max(0.0, pause_s - (self._clock.monotonic() - began_s)))
+            self.beat()
+        finally:
+            self._transport.close()
+
+    def beat(self) -> None:
+        """One beat: the status goes out, commands come in."""
+        status = self._board.status(now_s=self._clock.monotonic(), now_unix=self._clock.unix())
+        body = orjson.dumps({"stats": status.stats(), "error": status.error})
+        try:
+            answer = self._transport.post(self._path, body)
+        except BackendAway as error:
+            self._failed(error)
+            return
+        wrong = heartbeat_error(answer)
+        if wrong is None:
+            self._succeeded(answer)
+        else:
+            self._failed(wrong)
+
+    def _failed(self, error: CodedError) -> None:
+        self._news.wrong(error)
+        before = self._board.heartbeat
+        self._board.heartbeat = LinkStatus(str(error), before.accepted_at_s, before.clock_skew_s)
+
+    def _succeeded(self, answer: Answer) -> None:
+        self._news.right()
+        theirs = answer.unix_time
+        skew_s = round(self._clock.unix() - theirs, 1) if theirs is not None else None
+        self._board.heartbeat = LinkStatus(None, self._clock.monotonic(), skew_s)
+        for command in parse(orjson.loads(answer.body).get("commands")):
+            self._give(command)

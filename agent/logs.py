@@ -1,0 +1,60 @@
+"""How the agent speaks: a sentence for people, an `event` word and fields for machines. Never a statement's text."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+
+import orjson
+
+LOGGER = logging.getLogger("dbpower")
+_PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "event", "taskName"}
+
+
+def tell(level: int, event: str, sentence: str, **fields: object) -> None:
+    """Says one sentence. `event`: a stable word; `fields`: what a machine would want, no secrets."""
+    LOGGER.log(level, "%s", sentence, extra={"event": event, **fields})
+
+
+class _Text(logging.Formatter):
+    """`2026-01-31T12:00:00Z INFO outbox.opened The outbox ... (records=3)`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = ", ".join(f"{name}={value}" for name, value in _fields(record).items())
+        line = f"{_stamp(record)} {record.levelname} {getattr(record, 'event', record.name)} {record.getMessage()}"
+        line += f" ({fields})" if fields else ""
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class _Json(logging.Formatter):
+    """One object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": _stamp(record),
+            "level": record.levelname,
+            "event": getattr(record, "event", record.name),
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return orjson.dumps(entry, default=str).decode()
+
+
+def set_up(level: str, style: str) -> None:
+    """Sends what is told to standard error, from `level` on, as `text` or `json`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if style == "json" else _Text())
+    LOGGER.handlers[:] = [handler]
+    LOGGER.setLevel(level)
+    LOGGER.propagate = False
+
+
+def _stamp(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    return {name: value for name, value in record.__dict__.items() if name not in _PLAIN}

@@ -1,0 +1,61 @@
+"""One collection and one drain, without threads: `once` and `once --dry-run`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agent import wiring
+from agent.clock import Clock
+from agent.config.layers import Layers
+from agent.config.schema import Config
+from agent.record import to_wire
+from storage.errors import CodedError
+from storage.outbox import peek_bookmark
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run came to, in records; `errors`: what was not reached."""
+
+    collected: int
+    delivered: int
+    waiting: int
+    parked: int
+    errors: tuple[CodedError, ...]
+
+
+def collect_and_deliver(config: Config, layers: Layers, parts: wiring.Parts | None = None) -> Outcome:
+    """Looks once and sends until the outbox is empty or the backend does not take more."""
+    agent = wiring.build(config, layers, parts)
+    try:
+        before = agent.board.books
+        failed = agent.watch.look()
+        agent.watch.close()
+        while agent.flusher.step() == 0:
+            pass
+        refused = agent.flusher.error
+        after = agent.board.books
+        return Outcome(
+            collected=after.captured - before.captured,
+            delivered=after.delivered - before.delivered,
+            waiting=after.pending,
+            parked=after.parked,
+            errors=tuple(error for error in (failed, refused) if error is not None),
+        )
+    finally:
+        agent.close()
+
+
+def preview(config: Config, layers: Layers) -> Iterator[str]:
+    """What would leave, one JSON object a line; reads from the saved bookmark and saves nothing.
+
+    Raises DatabaseAway or SetupError.
+    """
+    source = wiring.make_source(config, Clock())
+    try:
+        for reading in source.read(peek_bookmark(layers.data_dir, wiring.WATCH)):
+            for record in reading.records:
+                yield to_wire(record).decode()
+    finally:
+        source.close()

@@ -1,0 +1,59 @@
+"""Sink `http`: the DBPower backend. Knows its paths and what it announces; what an answer means is `delivery`'s."""
+
+from __future__ import annotations
+
+import orjson
+
+from agent.body import unpack
+from agent.clock import Clock
+from agent.delivery import Retry, Verdict, judge_bulk, judge_execute
+from agent.errors import BackendAway
+from agent.sinks import COMMAND_RESULT
+from agent.transport import Answer, Transport
+from storage.envelope import Envelope
+
+BULK_PATH = "/api/v1/queries/bulk"
+
+
+class HttpSink:
+    """Posts envelopes; as stored when the backend has announced that it takes gzip, else unpacked."""
+
+    kind = "http"
+
+    def __init__(self, transport: Transport, collector_id: int, clock: Clock) -> None:
+        self._transport = transport
+        self._collector_id = collector_id
+        self._clock = clock
+        self._takes_gzip = False
+
+    def send(self, envelope: Envelope) -> Verdict:
+        """Offers the envelope once. Everything that is no answer is a Retry."""
+        try:
+            answer = self._post(envelope)
+        except BackendAway as error:
+            return Retry(error)
+        if envelope.topic == COMMAND_RESULT:
+            return judge_execute(answer, self._clock.now())
+        return judge_bulk(answer, envelope.records, self._clock.now())
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._transport.close()
+
+    def _post(self, envelope: Envelope) -> Answer:
+        path, headers = BULK_PATH, {"Idempotency-Key": envelope.key}
+        if envelope.topic == COMMAND_RESULT:
+            number = orjson.loads(unpack(envelope.body))["command_id"]
+            path, headers = f"/api/v1/collectors/{self._collector_id}/commands/{number}/execute", {}
+        if self._takes_gzip:
+            answer = self._transport.post(path, envelope.body, {**headers, "Content-Encoding": "gzip"})
+            if answer.status != 415:
+                self._listen(answer)
+                return answer
+        answer = self._transport.post(path, unpack(envelope.body), headers)
+        self._listen(answer)
+        return answer
+
+    def _listen(self, answer: Answer) -> None:
+        # RFC 7694: a backend names the encodings that it takes in requests.
+        self._takes_gzip = "gzip" in answer.headers.get("accept-encoding", "") and answer.status != 415

@@ -1,0 +1,77 @@
+"""Where slow queries are read: one file for each kind, named by it. This file knows how to find them."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Generator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol
+
+from agent.clock import Clock
+from agent.config.schema import DbConfig
+from agent.record import Record
+from storage.envelope import Gap
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A part of one look: some records and the bookmark that stands behind the last of them.
+
+    `bookmark` is opaque to everyone but the source. A reading may be empty and only move the bookmark.
+    """
+
+    records: tuple[Record, ...]
+    bookmark: bytes
+    gaps: tuple[Gap, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """What a source is made of. `watch`: the name of the watch it reads for, part of the ids of its records."""
+
+    watch: str
+    db: DbConfig
+    port: int
+
+
+class Source(Protocol):
+    """One kind of place where slow queries are read. One thread uses it; it connects by itself when it has to.
+
+    Errors of every method: DatabaseAway when the connection is lost, SetupError when the database refuses.
+    After any error the connection is closed; the next call opens a new one.
+    """
+
+    kind: str
+    db_type: str
+
+    def __init__(self, settings: SourceSettings, clock: Clock) -> None: ...
+
+    def read(self, bookmark: bytes | None) -> Generator[Reading]:
+        """One look: everything behind `bookmark` (None: the first look), in readings of bounded size.
+
+        Closing the iterator early leaves nothing running on the server.
+        """
+        ...
+
+    def check(self) -> None:
+        """Connects and reads as little as shows that `read` would work."""
+        ...
+
+    def close(self) -> None:
+        """Ends the connection; calling it twice is fine."""
+        ...
+
+
+def kinds() -> list[str]:
+    """The kinds there are: the modules of this package, except those that begin with an underscore."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def find(db_type: str) -> type[Source]:
+    """The source that reads databases of this `db_type`. Raises LookupError when there is none."""
+    for kind in kinds():
+        source: type[Source] = import_module(f"{__name__}.{kind}").SOURCE
+        if source.db_type == db_type:
+            return source
+    raise LookupError(db_type)

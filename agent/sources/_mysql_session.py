@@ -1,0 +1,198 @@
+"""A quiet connection to MySQL or MariaDB: it reads only, is bounded by the server too, and never logs itself.
+
+What fails comes out as one of our errors; the driver is known to this file and the sources only.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pymysql
+from pymysql import err
+from pymysql.constants import CLIENT, CR, ER
+from pymysql.cursors import Cursor, SSCursor
+
+from agent.errors import (
+    DatabaseAway,
+    LoginRefused,
+    SetupError,
+    SlowLogCrashed,
+    SlowLogMissing,
+    SlowLogNotGranted,
+    SourceError,
+)
+from agent.sources import SourceSettings
+
+# No statement of ours may show up in the log we read: not for its time, and not for using no index either.
+_QUIET = """
+    SET SESSION long_query_time=31536000, min_examined_row_limit=18446744073709551615,
+        net_write_timeout=5, lock_wait_timeout=5
+"""
+_OFFSET = "SELECT VERSION(), TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), NOW())"
+# The texts of the CSV table pass unchanged; a column of a real TIMESTAMP (an altered table) is read as UTC.
+_UTC = "SET SESSION time_zone='+00:00'"
+_READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
+_LIMIT_MARIADB = "SET SESSION max_statement_time={seconds}"
+_LIMIT_MYSQL = "SET SESSION max_execution_time={milliseconds}"
+
+_CONNECTION_KILLED = 1927  # MariaDB only
+_CRASHED = frozenset({126, 127, 144, 145, 1034, 1035, 1194, 1195})
+_LOGIN = frozenset({ER.DBACCESS_DENIED_ERROR, ER.ACCESS_DENIED_ERROR, ER.HOST_NOT_PRIVILEGED, 1698, 1129, 1862, 4151})
+_AWAY = frozenset(
+    {
+        CR.CR_CONNECTION_ERROR,
+        CR.CR_CONN_HOST_ERROR,
+        CR.CR_UNKNOWN_HOST,
+        CR.CR_SERVER_GONE_ERROR,
+        CR.CR_SERVER_LOST,
+        CR.CR_SERVER_LOST_EXTENDED,
+        ER.CON_COUNT_ERROR,
+        ER.SERVER_SHUTDOWN,
+        ER.NORMAL_SHUTDOWN,
+        ER.QUERY_INTERRUPTED,
+        ER.NEW_ABORTING_CONNECTION,
+        ER.NET_READ_INTERRUPTED,
+        ER.NET_ERROR_ON_WRITE,
+        _CONNECTION_KILLED,
+        0,
+    }
+)
+
+
+Row = tuple[Any, ...]
+
+
+class _QuietConnection(pymysql.connections.Connection):
+    """Sends no statement of its own; the handshake names the character set already.
+
+    The driver's `SET NAMES` would be logged where the global long_query_time is 0.
+    """
+
+    def set_character_set(self, charset: str, collation: str | None = None) -> None:
+        """Does nothing, for the reason above."""
+
+
+class Session:
+    """One connection. Rows come as tuples of raw bytes (None for NULL)."""
+
+    def __init__(self, settings: SourceSettings) -> None:
+        """Connects. Raises DatabaseAway, LoginRefused or another SetupError."""
+        db = settings.db
+        with explained():
+            self._connection = _QuietConnection(
+                host=db.host,
+                port=settings.port,
+                user=db.user,
+                password=db.password.get_secret_value(),
+                charset="utf8mb4",
+                use_unicode=False,
+                conv={},
+                autocommit=None,
+                connect_timeout=max(1, round(db.connect_timeout)),
+                read_timeout=db.read_timeout,
+                write_timeout=db.read_timeout,
+                client_flag=CLIENT.MULTI_RESULTS,
+                program_name="dbpower-agent",
+            )
+        try:
+            self._be_quiet(db.read_timeout)
+        except BaseException:
+            self.drop()
+            raise
+
+    def _be_quiet(self, limit_s: float) -> None:
+        self.rows(_QUIET)
+        ((version, offset),) = self.rows(_OFFSET)
+        self.is_mariadb = b"mariadb" in version.lower()
+        self.utc_offset_s = int(offset)
+        self.rows(_UTC)
+        self.rows(_READ_ONLY)
+        limit = _LIMIT_MARIADB if self.is_mariadb else _LIMIT_MYSQL
+        self.rows(limit.format(seconds=limit_s, milliseconds=round(limit_s * 1000)))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection was not dropped."""
+        return bool(self._connection.open)
+
+    def rows(self, sql: str) -> list[Row]:
+        """All rows of a small result."""
+        with explained(), self._connection.cursor(Cursor) as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+    def stream(self, sql: str, *, chunk_rows: int, chunk_bytes: int) -> Generator[list[Row]]:
+        """The rows of a large result in chunks as they arrive.
+
+        A chunk ends at `chunk_rows` rows or when its second last column (the text) reaches `chunk_bytes`. When the
+        iterator is closed early the connection is dropped: the rest of the result would have to be read otherwise.
+        """
+        finished = False
+        try:
+            with explained():
+                cursor = self._connection.cursor(SSCursor)
+                cursor.execute(sql)
+            while not finished:
+                with explained():
+                    chunk, finished = _next_chunk(cursor, chunk_rows, chunk_bytes)
+                if chunk:
+                    yield chunk
+        finally:
+            if not finished:
+                self.drop()
+
+    def drop(self) -> None:
+        """Ends the connection at once, without reading what is still on its way."""
+        # Private parts of the driver: its own close() would first read the rest of the result, however large.
+        connection: Any = self._connection
+        if connection._result is not None:  # noqa: SLF001
+            connection._result.unbuffered_active = False  # noqa: SLF001
+            connection._result = None  # noqa: SLF001
+        connection._force_close()  # noqa: SLF001
+
+
+def _next_chunk(cursor: SSCursor, chunk_rows: int, chunk_bytes: int) -> tuple[list[Row], bool]:
+    fetch = cursor.fetchone
+    chunk: list[Row] = []
+    size = 0
+    while len(chunk) < chunk_rows and size < chunk_bytes:
+        row = fetch()
+        if row is None:
+            cursor.close()
+            return chunk, True
+        chunk.append(row)
+        size += len(row[-2] or b"")
+    return chunk, False
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turns what the driver raises into our errors."""
+    try:
+        yield
+    except err.MySQLError as error:
+        raise explain(error) from None
+    except OSError as error:
+        raise DatabaseAway(str(error)) from None
+    except (RuntimeError, ValueError, AssertionError, LookupError, AttributeError, struct.error) as error:
+        # The driver's own ways to say that the answer makes no sense, or that it was closed in the middle.
+        raise DatabaseAway(f"the connection broke ({type(error).__name__})") from None
+
+
+def explain(error: err.MySQLError) -> SourceError:
+    """The error of ours for what server or driver reported."""
+    code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+    message = str(error.args[1]) if len(error.args) > 1 else str(error)
+    detail = f"{message} ({code})" if code else message or "the connection was closed"
+    if code in _LOGIN:
+        return LoginRefused(detail)
+    if code in {ER.TABLEACCESS_DENIED_ERROR, ER.COLUMNACCESS_DENIED_ERROR}:
+        return SlowLogNotGranted(detail)
+    if code == ER.NO_SUCH_TABLE:
+        return SlowLogMissing(detail)
+    if code in _CRASHED:
+        return SlowLogCrashed(detail)
+    return DatabaseAway(detail) if code in _AWAY else SetupError(detail)

@@ -1,0 +1,140 @@
+"""A connection to PostgreSQL that reads only, whose every wait has a deadline, and that no report shows as a workload.
+
+What fails comes out as one of our errors; the driver is known to this file and the sources only.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg2
+from psycopg2 import errorcodes, extensions
+
+from agent.clock import Clock
+from agent.errors import (
+    DatabaseAway,
+    LoginRefused,
+    SetupError,
+    SourceError,
+    StatementsNotCreated,
+    StatementsNotGranted,
+    StatementsNotLoaded,
+)
+from agent.sources import SourceSettings
+
+# In every statement of ours, inside it so that the server keeps it: what carries it is no slow query of the customer.
+MARKER = "/* dbpower-agent */"
+
+_OPTIONS = "-c statement_timeout={ms} -c lock_timeout=5000 -c default_transaction_read_only=on -c DateStyle=ISO"
+_LOGIN_WORDS = (
+    "password authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "does not exist",
+)
+_AWAY_CLASSES = ("08", "57P", "53")  # connection, shutdown and crash, no resources
+_EVENTS = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
+
+Row = tuple[Any, ...]
+
+
+class Session:
+    """One connection in the driver's asynchronous mode: its own waiting could not be given a deadline."""
+
+    def __init__(self, settings: SourceSettings, clock: Clock) -> None:
+        """Connects. Raises DatabaseAway, LoginRefused or another SetupError."""
+        db = settings.db
+        self._clock = clock
+        self._read_timeout_s = db.read_timeout
+        try:
+            self._connection = psycopg2.connect(
+                host=db.host,
+                port=settings.port,
+                user=db.user,
+                password=db.password.get_secret_value(),
+                dbname=db.database,
+                application_name="dbpower-agent",
+                client_encoding="UTF8",
+                connect_timeout=max(2, round(db.connect_timeout)),
+                keepalives=1,
+                keepalives_idle=30,
+                keepalives_interval=10,
+                keepalives_count=3,
+                tcp_user_timeout=round(db.read_timeout * 1000),
+                options=_OPTIONS.format(ms=round(db.read_timeout * 1000)),
+                async_=True,
+            )
+            self._wait(db.connect_timeout)
+        except (psycopg2.Error, UnicodeError) as error:
+            self.drop()
+            raise explain(error) from None
+        except SourceError:
+            self.drop()
+            raise
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection was not dropped."""
+        return not self._connection.closed
+
+    @property
+    def server_version(self) -> int:
+        """As PostgreSQL numbers itself: 150004."""
+        return int(self._connection.server_version)
+
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        """All rows of the result. Raises one of our errors; then the connection may be unusable."""
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(sql, values or None)
+                self._wait(self._read_timeout_s)
+                return cursor.fetchall()
+        except (psycopg2.Error, UnicodeError) as error:
+            raise explain(error) from None
+
+    def columns(self, sql: str) -> list[str]:
+        """The names of the columns that the statement gives."""
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(sql)
+                self._wait(self._read_timeout_s)
+                return [column.name for column in cursor.description or ()]
+        except (psycopg2.Error, UnicodeError) as error:
+            raise explain(error) from None
+
+    def drop(self) -> None:
+        """Ends the connection at once; calling it twice is fine."""
+        connection = getattr(self, "_connection", None)
+        if connection is not None:
+            connection.close()
+
+    def _wait(self, timeout_s: float) -> None:
+        deadline_s = self._clock.monotonic() + timeout_s
+        poll = select.poll()
+        while (state := self._connection.poll()) != extensions.POLL_OK:
+            left_s = deadline_s - self._clock.monotonic()
+            poll.register(self._connection.fileno(), _EVENTS[state])
+            ready = left_s > 0 and poll.poll(left_s * 1000)
+            poll.unregister(self._connection.fileno())
+            if not ready:
+                self.drop()
+                raise DatabaseAway(f"no answer within {timeout_s:g} s")
+
+
+def explain(error: Exception) -> SourceError:
+    """The error of ours for what server or driver reported."""
+    detail = " ".join(str(error).split()) or "the connection was closed"
+    code = getattr(error, "pgcode", None) or ""
+    if code in {errorcodes.UNDEFINED_TABLE, errorcodes.UNDEFINED_FUNCTION}:
+        return StatementsNotCreated(detail)
+    if code == errorcodes.OBJECT_NOT_IN_PREREQUISITE_STATE:
+        return StatementsNotLoaded()
+    if code == errorcodes.INSUFFICIENT_PRIVILEGE:
+        return StatementsNotGranted(detail)
+    if code.startswith("28") or (not code and any(word in detail for word in _LOGIN_WORDS)):
+        return LoginRefused(detail)
+    if code.startswith(_AWAY_CLASSES) or (not code and isinstance(error, psycopg2.Error)):
+        return DatabaseAway(detail)
+    return SetupError(f"{detail} ({code})" if code else detail)

@@ -1,0 +1,114 @@
+"""How far a slow log table has been read, and what one of its rows is known by. Pure: no connection."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import orjson
+
+from agent.errors import BookmarkUnreadable
+from agent.sources._mysql_session import Row
+
+# So much of the text takes part in a row's identity: the smallest that max_sql_text_bytes may be, so that another
+# setting does not make known rows look like other ones.
+_TEXT_BYTES = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The server's own count of slow statements since its start. `started_at`: its start in Unix seconds."""
+
+    slow_queries: int
+    started_at: int
+
+    def is_same_run(self, started_at: int) -> bool:
+        """Whether the server was not restarted since (the uptime is in whole seconds, the clock may be corrected)."""
+        return abs(self.started_at - started_at) <= 5
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A position in one generation of the table: rows 0 to position-1 are read.
+
+    first, last: identities of row 0 and row position-1 (hex, None at position 0). rows: all rows read since the
+    books with the server's counter began; `spare`: what its counter said less `rows` when all was read, with the
+    lowest and the highest value that it may have (statements end while we look). A first look that starts later
+    than the beginning leaves out rows older than `cutoff` (Unix seconds) before position `cutoff_until`.
+    """
+
+    position: int = 0
+    first: str | None = None
+    last: str | None = None
+    rows: int = 0
+    spare: tuple[int, int] | None = None
+    server_started_at: int | None = None
+    cutoff: float | None = None
+    cutoff_until: int = 0
+    read_at: str | None = None
+
+    def encode(self) -> bytes:
+        """The bookmark."""
+        return orjson.dumps({"v": 1, **{name: getattr(self, name) for name in self.__slots__}})
+
+    def behind(self, rows: int, first: str, last: str, read_at: str) -> Place:
+        """The place after `rows` more rows."""
+        position, total = self.position + rows, self.rows + rows
+        return replace(self, position=position, first=first, last=last, rows=total, read_at=read_at)
+
+    def moved_to(self, position: int, first: str | None, last: str | None) -> Place:
+        """The place elsewhere in the same table; the books begin anew."""
+        return replace(self, position=position, first=first, last=last, spare=None, server_started_at=None)
+
+    def at_next_generation(self, unread: int | None) -> Place:
+        """The place before row 0 of the table that took this one's place; `unread` rows are accounted for."""
+        place = replace(self, position=0, first=None, last=None, cutoff=None, cutoff_until=0)
+        if unread is None:
+            return replace(place, spare=None, server_started_at=None)
+        return replace(place, rows=self.rows + unread)
+
+    def balanced(self, before: Counters, after: Counters) -> Place:
+        """The place at the end of the table, with the books brought in line with the server's counter."""
+        if not before.is_same_run(after.started_at) or before.slow_queries > after.slow_queries:
+            return replace(self, spare=None, server_started_at=None)
+        spare = (before.slow_queries - self.rows, after.slow_queries - self.rows)
+        return replace(self, spare=spare, server_started_at=before.started_at)
+
+    def unread(self, now: Counters, present: int) -> int | None:
+        """At most how many rows vanished unread, when `present` rows are there to be read; None when unknown."""
+        if not self._comparable(now) or self.spare is None:
+            return None
+        return max(0, now.slow_queries - self.rows - present - self.spare[0])
+
+    def surely_unread(self, at_start: Counters) -> int:
+        """At least how many rows vanished unread, when all that is there has been read."""
+        if not self._comparable(at_start) or self.spare is None:
+            return 0
+        return max(0, at_start.slow_queries - self.rows - self.spare[1])
+
+    def _comparable(self, now: Counters) -> bool:
+        return self.server_started_at is not None and now.is_same_run(self.server_started_at)
+
+
+def decode(bookmark: bytes) -> Place:
+    """The place of a bookmark. Raises BookmarkUnreadable."""
+    try:
+        fields = orjson.loads(bookmark)
+        if fields.pop("v") != 1:
+            raise BookmarkUnreadable("mysql_slow_log")
+        spare = fields.pop("spare")
+        return Place(**fields, spare=tuple(spare) if spare else None)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise BookmarkUnreadable("mysql_slow_log") from None
+
+
+def identity(row: Row) -> bytes:
+    """What a row is known by, the same at every reading: its short columns, the length and the head of its text."""
+    *short, text, whole = row
+    length = whole.split(b" ", 1)[0] if whole else b"%d" % len(text or b"")
+    return b"\0".join([column or b"" for column in short] + [length, (text or b"")[:_TEXT_BYTES]])
+
+
+def digest(row: Row) -> str:
+    """The identity as sha256, hex."""
+    return hashlib.sha256(identity(row)).hexdigest()

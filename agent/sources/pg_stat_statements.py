@@ -1,0 +1,231 @@
+"""Reads pg_stat_statements of PostgreSQL: what each statement did between two looks, from counters and a baseline.
+
+Counters and texts are read apart: one text that is invalid in its encoding makes every read of texts fail, and the
+texts are needed for what is sent only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from agent.clock import Clock
+from agent.errors import SetupError, SourceError, StatementsNotCreated, StatementsNotGranted
+from agent.record import Record, Window
+from agent.redact import mask_secrets
+from agent.sources import Reading, SourceSettings
+from agent.sources._postgres_session import MARKER, Session
+from agent.sources._statement_counters import Baseline, Counts, Delta, Key, decode, key_text
+
+KIND = "pg_stat_statements"
+STATEMENTS_A_READING = 100
+
+_EXTENSION = f"""
+    SELECT {MARKER} quote_ident(n.nspname), pg_has_role('pg_read_all_stats', 'USAGE')
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_stat_statements'
+"""
+_COLUMNS = f"SELECT {MARKER} * FROM {{schema}}.pg_stat_statements(false) LIMIT 0"
+_COUNTERS = f"""
+    SELECT {MARKER} userid, dbid, queryid, {{toplevel}}, calls, {{total}}, {{maximum}}, rows
+    FROM {{schema}}.pg_stat_statements(false) WHERE queryid IS NOT NULL AND calls > 0
+"""
+_HAS_INFO = f"SELECT {MARKER} to_regclass('{{schema}}.pg_stat_statements_info') IS NOT NULL"
+_RESET = f"SELECT {MARKER} stats_reset::text FROM {{schema}}.pg_stat_statements_info"
+_TEXTS = f"""
+    SELECT {MARKER} userid, dbid, queryid, {{toplevel}}, left(query, %s),
+        CASE WHEN length(query) > %s THEN encode(sha256(convert_to(query, 'UTF8')), 'hex') END
+    FROM {{schema}}.pg_stat_statements(true) WHERE queryid = ANY (%s)
+"""
+_DATABASES = f"SELECT {MARKER} oid, datname FROM pg_database"
+_ROLES = f"SELECT {MARKER} oid, rolname FROM pg_roles"
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What the installed version of the extension (not of the server) offers."""
+
+    schema: str
+    toplevel: str
+    total: str
+    maximum: str
+    has_info: bool
+
+    def fill(self, sql: str) -> str:
+        return sql.format(schema=self.schema, toplevel=self.toplevel, total=self.total, maximum=self.maximum)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What belongs to one look as a whole."""
+
+    at: datetime
+    databases: dict[int, str]
+    roles: dict[int, str]
+
+
+class StatementStatistics:
+    """Source `pg_stat_statements`; needs the extension in its database and pg_read_all_stats, nothing else."""
+
+    kind = KIND
+    db_type = "postgres"
+
+    def __init__(self, settings: SourceSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._session: Session | None = None
+        self._shape: _Shape | None = None
+
+    def check(self) -> None:
+        """Connects and asks for the extension and the grant."""
+        try:
+            self._counters(*self._connected())
+        except SourceError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends the connection."""
+        if self._session is not None:
+            self._session.drop()
+            self._session = None
+
+    def read(self, bookmark: bytes | None) -> Generator[Reading]:
+        """One look, in readings of at most 100 statements; only the last one moves the whole baseline."""
+        finished = False
+        try:
+            before = decode(bookmark) if bookmark else Baseline()
+            session, shape = self._connected()
+            reset = self._reset_time(session, shape)
+            rows = self._counters(session, shape)
+            at = self._clock.now()
+            counts = {key_text(key): now for key, now in rows}
+            min_ms = self._settings.db.min_exec_time_ms
+            slow = [delta for delta in before.deltas(rows, reset) if delta.is_slow(min_ms)]
+            after = Baseline(counts=counts, taken_at=at.isoformat(), stats_reset=reset)
+            yield from self._readings(slow, before, after)
+            finished = True
+        finally:
+            if not finished:
+                self.close()
+
+    # -- one look ----------------------------------------------------------------------------------------------
+
+    def _readings(self, slow: Sequence[Delta], before: Baseline, after: Baseline) -> Iterator[Reading]:
+        if not slow:
+            yield Reading((), after.encode())
+            return
+        session, shape = self._connected()
+        look = _Look(
+            at=datetime.fromisoformat(after.taken_at or ""),
+            databases=dict(session.rows(_DATABASES)),
+            roles=dict(session.rows(_ROLES)),
+        )
+        ahead = dict(before.ahead) if before.ahead_reset == after.stats_reset else {}
+        for start in range(0, len(slow), STATEMENTS_A_READING):
+            part = slow[start : start + STATEMENTS_A_READING]
+            records = self._records(part, look, self._texts(session, shape, part))
+            ahead.update({key_text(delta.key): after.counts[key_text(delta.key)] for delta in part})
+            is_last = start + STATEMENTS_A_READING >= len(slow)
+            bookmark = after if is_last else _part_way(before, after, ahead)
+            yield Reading(records, bookmark.encode())
+
+    def _records(
+        self, deltas: Sequence[Delta], look: _Look, texts: dict[Key, tuple[str, str | None]] | str
+    ) -> tuple[Record, ...]:
+        records = []
+        for delta in deltas:
+            missing = texts if isinstance(texts, str) else "evicted"
+            known = None if isinstance(texts, str) else texts.get(delta.key)
+            text, digest = known or (f"<text unavailable: {missing}> queryid {delta.key[2]}", None)
+            if MARKER not in text:
+                records.append(self._record(delta, look, text, digest))
+        return tuple(records)
+
+    def _record(self, delta: Delta, look: _Look, text: str, digest: str | None) -> Record:
+        userid, dbid, queryid, _ = delta.key
+        return Record(
+            id=self._id(delta),
+            source=KIND,
+            sql_text=mask_secrets(text),
+            query_time_s=delta.mean_ms / 1000,
+            lock_time_s=0.0,
+            rows_sent=round(delta.rows / delta.calls),
+            rows_examined=0,
+            db=look.databases.get(dbid, f"dropped database {dbid}"),
+            user_host=look.roles.get(userid, f"dropped role {userid}"),
+            start_time=look.at,
+            collected_at=look.at,
+            text_sha256=digest,
+            window=Window(
+                start=delta.since,
+                end=look.at,
+                reason=delta.reason,
+                queryid=queryid,
+                calls=delta.calls,
+                rows=delta.rows,
+                total_exec_time_ms=delta.total_ms,
+                max_exec_time_ms=delta.max_ms,
+            ),
+        )
+
+    def _id(self, delta: Delta) -> str:
+        since = delta.since.isoformat() if delta.since else ""
+        parts = (KIND, self._settings.watch, key_text(delta.key), since, f"{delta.calls} {delta.total_ms!r}")
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    # -- reads -------------------------------------------------------------------------------------------------
+
+    def _counters(self, session: Session, shape: _Shape) -> list[tuple[Key, Counts]]:
+        rows = session.rows(shape.fill(_COUNTERS))
+        return [((row[0], row[1], row[2], row[3]), (row[4], row[5], row[6], row[7])) for row in rows]
+
+    def _reset_time(self, session: Session, shape: _Shape) -> str | None:
+        if not shape.has_info:
+            return None
+        ((reset,),) = session.rows(shape.fill(_RESET))
+        return str(reset)
+
+    def _texts(
+        self, session: Session, shape: _Shape, deltas: Sequence[Delta]
+    ) -> dict[Key, tuple[str, str | None]] | str:
+        """The text of each statement with the sha256 of the whole when it was cut; or why there are none."""
+        limit = self._settings.db.max_sql_text_bytes
+        queryids = list({delta.key[2] for delta in deltas})
+        try:
+            rows = session.rows(shape.fill(_TEXTS), (limit, limit, queryids))
+        except SetupError as error:
+            return error.detail[:100] or error.sentence
+        return {(row[0], row[1], row[2], row[3]): (row[4], row[5]) for row in rows if row[4] is not None}
+
+    def _connected(self) -> tuple[Session, _Shape]:
+        if self._session is None or self._shape is None or not self._session.is_open:
+            self._session = Session(self._settings, self._clock)
+            self._shape = _shape_of(self._session)
+        return self._session, self._shape
+
+
+def _part_way(before: Baseline, after: Baseline, ahead: dict[str, Counts]) -> Baseline:
+    return replace(before, ahead=dict(ahead), ahead_at=after.taken_at, ahead_reset=after.stats_reset)
+
+
+def _shape_of(session: Session) -> _Shape:
+    found = session.rows(_EXTENSION)
+    if not found:
+        raise StatementsNotCreated
+    ((schema, granted),) = found
+    if not granted:
+        raise StatementsNotGranted
+    columns = session.columns(_COLUMNS.format(schema=schema))
+    ((has_info,),) = session.rows(_HAS_INFO.format(schema=schema.replace("'", "''")))
+    return _Shape(
+        schema=schema,
+        toplevel="toplevel" if "toplevel" in columns else "true",
+        total="total_exec_time" if "total_exec_time" in columns else "total_time",
+        maximum="max_exec_time" if "max_exec_time" in columns else "max_time",
+        has_info=bool(has_info),
+    )
+
+
+SOURCE = StatementStatistics

@@ -1,0 +1,112 @@
+"""What the agent knows of itself: runners report here, others read a frozen snapshot. Shares no lock with anyone.
+
+Every slot has one writer, and replacing a slot is one assignment; so the heartbeat can look at any time without
+waiting for collection or delivery.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from agent import __version__
+from agent.machine import COLLECTING, IDLE, PAUSED, RECONNECTING
+from storage.envelope import Tally
+
+_FIRST_PRESENT = (RECONNECTING, PAUSED, COLLECTING, IDLE)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchStatus:
+    """One watch, written by its own thread. `error` is what is wrong now, None when it is over."""
+
+    state: str = IDLE
+    reason: str = ""
+    error: str | None = None
+    last_error: str | None = None
+    errors_count: int = 0
+    last_collection_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """The link to the backend as one runner sees it: the error of now and monotonic seconds of the last 2xx."""
+
+    error: str | None = None
+    accepted_at_s: float | None = None
+    clock_skew_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole agent at one instant."""
+
+    watches: dict[str, WatchStatus]
+    books: Tally
+    delivery: LinkStatus
+    heartbeat: LinkStatus
+    uptime_s: float
+    now_unix: float
+
+    @property
+    def state(self) -> str:
+        """The first present of reconnecting, paused, collecting, idle."""
+        states = {watch.state for watch in self.watches.values()}
+        return next((state for state in _FIRST_PRESENT if state in states), IDLE)
+
+    @property
+    def error(self) -> str | None:
+        """What is wrong now, in one line; None when nothing is. The backend shows it as status ERROR."""
+        wrong = [watch.error for watch in self.watches.values() if watch.error]
+        wrong += [self.delivery.error] if self.delivery.error else []
+        return "; ".join(wrong) or None
+
+    def stats(self) -> dict[str, object]:
+        """The `stats` of a heartbeat."""
+        watches = self.watches.values()
+        collected = [watch.last_collection_at for watch in watches if watch.last_collection_at]
+        oldest_s = max(0.0, self.now_unix - self.books.oldest_at) if self.books.oldest_at is not None else 0.0
+        return {
+            "queries_collected": self.books.captured,
+            "errors_count": sum(watch.errors_count for watch in watches),
+            "uptime_seconds": round(self.uptime_s),
+            "last_error": next((watch.last_error for watch in watches if watch.last_error), None),
+            "version": __version__,
+            "state": self.state,
+            "state_reason": "; ".join(watch.reason for watch in watches if watch.reason),
+            "queries_delivered": self.books.delivered,
+            "outbox_records": self.books.pending,
+            "outbox_bytes": self.books.pending_bytes,
+            "outbox_oldest_seconds": round(oldest_s),
+            "parked": self.books.parked,
+            "gaps": self.books.gaps,
+            "last_collection_at": max(collected) if collected else None,
+            "backend_clock_skew_seconds": self.heartbeat.clock_skew_s,
+            "watches": {
+                name: {"state": watch.state, "state_reason": watch.reason} for name, watch in self.watches.items()
+            },
+        }
+
+
+class Scoreboard:
+    """Where runners report and from where a Status is taken."""
+
+    def __init__(self, started_at_s: float) -> None:
+        self._started_at_s = started_at_s
+        self._watches: dict[str, WatchStatus] = {}
+        self.books = Tally()
+        self.delivery = LinkStatus()
+        self.heartbeat = LinkStatus()
+
+    def watch(self, name: str) -> WatchStatus:
+        """What that watch reported last."""
+        return self._watches.get(name, WatchStatus())
+
+    def report(self, name: str, **changes: object) -> None:
+        """Called by the watch's own thread only."""
+        self._watches = {**self._watches, name: replace(self.watch(name), **changes)}  # type: ignore[arg-type]
+
+    def status(self, *, now_s: float, now_unix: float) -> Status:
+        """A snapshot; `now_s` monotonic, `now_unix` Unix seconds."""
+        uptime_s = now_s - self._started_at_s
+        return Status(self._watches, self.books, self.delivery, self.heartbeat, uptime_s, now_unix)

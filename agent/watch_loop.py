@@ -1,0 +1,204 @@
+"""Runs one watch in its own thread: waits for its time or for a word, looks at its source in turns, saves each turn.
+
+What is to be done is decided in `watch`; here it is done, and its failure chooses the trigger.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+
+from agent.clock import Clock
+from agent.collector import Collector
+from agent.command_desk import CommandDesk
+from agent.commands import Command
+from agent.errors import DatabaseAway, SourceError
+from agent.logs import tell
+from agent.news import News
+from agent.sources import Source
+from agent.status import Scoreboard
+from agent.watch import Watch
+from storage.envelope import Change
+from storage.errors import CodedError, OutboxError, OutboxFull
+from storage.outbox import Outbox
+
+
+class Stop:
+    """The word that ends a watch."""
+
+
+Word = Command | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much the outbox may hold and how much of the disk stays free, in bytes."""
+
+    max_bytes: int
+    min_free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatchParts:
+    """What a watch works with; all of it belongs to the watch's thread, except outbox and board."""
+
+    name: str
+    inbox: queue.SimpleQueue[Word]
+    watch: Watch
+    source: Source
+    collector: Collector
+    desk: CommandDesk
+    outbox: Outbox
+    room: Room
+    board: Scoreboard
+    clock: Clock
+    on_saved: Callable[[], None]
+
+
+class WatchLoop:
+    """One watch. `inbox` may be filled from any thread; everything else is its own."""
+
+    def __init__(self, parts: WatchParts) -> None:
+        self.name = parts.name
+        self.inbox = parts.inbox
+        self._parts = parts
+        self._watch, self._collector, self._desk = parts.watch, parts.collector, parts.desk
+        self._source = parts.source
+        self._news = News("collection", parts.clock)
+        self._later: list[Command] = []
+        self._stopping = False
+
+    def run(self) -> None:
+        """Watches until Stop. May be called again after it died of a defect: the saved bookmark is where it goes on."""
+        self._collector.drop()
+        if self._watch.is_collecting():
+            self._watch.has_finished("the last look was broken off by a defect", self._parts.clock.monotonic())
+        try:
+            while not self._stopping:
+                self._hear(self._watch.wait_s(self._parts.clock.monotonic()))
+                if not self._stopping and self._watch.wait_s(self._parts.clock.monotonic()) == 0:
+                    self.look()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Ends the connection to the database."""
+        self._source.close()
+
+    # -- one look ----------------------------------------------------------------------------------------------
+
+    def look(self) -> CodedError | None:
+        """Looks at the source once, if there is room, and tells what went wrong, if anything."""
+        error = self._look()
+        if error is None:
+            self._news.right()
+            self._parts.board.report(self.name, error=None, reason="", last_collection_at=self._parts.clock.now())
+        else:
+            self._news.wrong(error)
+            count = self._parts.board.watch(self.name).errors_count + 1
+            self._parts.board.report(
+                self.name, error=str(error), reason=self._watch.reason, last_error=str(error), errors_count=count
+            )
+        return error
+
+    def _look(self) -> CodedError | None:
+        try:
+            self._demand_room()
+            self._watch.begin()
+            records = self._turns()
+            if not self._stopping:
+                self._save(self._desk.answers(success=True, details={"records": records}))
+        except DatabaseAway as error:
+            return self._broke_off(error, self._watch.has_lost_connection)
+        except SourceError as error:
+            return self._broke_off(error, self._watch.has_finished)
+        except OutboxError as error:
+            return self._no_room(error)
+        self._watch.has_finished("", self._parts.clock.monotonic())
+        self._do_later()
+        return None
+
+    def _turns(self) -> int:
+        """Reads to the end of the source, or until Stop; the last turn is left unsaved. Gives the records read."""
+        total = 0
+        with closing(self._source.read(self._collector.bookmark)) as readings:
+            for reading in readings:
+                total += len(reading.records)
+                self._collector.take(reading)
+                if self._collector.is_full:
+                    self._save()
+                    self._hear_all()
+                    if self._stopping:
+                        break
+                    self._demand_room()
+        return total
+
+    def _save(self, answers: Change | None = None) -> None:
+        self._collector.save(answers or Change())
+        self._parts.on_saved()
+
+    def _demand_room(self) -> None:
+        room = self._parts.room
+        shortage = self._parts.outbox.shortage(max_bytes=room.max_bytes, min_free_bytes=room.min_free_bytes)
+        if shortage is not None:
+            raise OutboxFull(shortage)
+
+    def _broke_off(self, error: SourceError, trigger: Callable[[str, float], None]) -> CodedError:
+        """What was read before the failure is whole and is saved; the bookmark stands behind it."""
+        self._source.close()
+        try:
+            self._save(self._desk.answers(success=False, details={"error": str(error)}))
+        except OutboxError as full:
+            return self._no_room(full)
+        trigger(str(error), self._parts.clock.monotonic())
+        self._do_later()
+        return error
+
+    def _no_room(self, error: OutboxError) -> CodedError:
+        """The rows stay in the database and are read again from the saved bookmark."""
+        self._collector.drop()
+        self._source.close()
+        with suppress(OutboxError):  # a `collect` that gets no answer stays pending at the backend and comes again
+            self._save(self._desk.answers(success=False, details={"error": str(error)}))
+        self._watch.has_no_room(str(error), self._parts.clock.monotonic())
+        return error
+
+    # -- words -------------------------------------------------------------------------------------------------
+
+    def _hear(self, wait_s: float | None) -> None:
+        try:
+            word = self._inbox_get(wait_s)
+        except queue.Empty:
+            return
+        if isinstance(word, Stop):
+            self._stopping = True
+        elif self._watch.is_collecting() and word.word == "update_config":
+            self._later.append(word)  # it may replace the source that is being read
+        else:
+            self._obey(word)
+
+    def _inbox_get(self, wait_s: float | None) -> Word:
+        return self.inbox.get_nowait() if wait_s == 0 else self.inbox.get(timeout=wait_s)
+
+    def _hear_all(self) -> None:
+        while not self.inbox.empty():
+            self._hear(0)
+
+    def _do_later(self) -> None:
+        commands, self._later = self._later, []
+        for command in commands:
+            self._obey(command)
+
+    def _obey(self, command: Command) -> None:
+        try:
+            source = self._desk.carry_out(command)
+        except OutboxError as error:
+            tell(logging.WARNING, "command.postponed", f"Command {command.word} waits: {error}", id=command.id)
+            return
+        if source is not None:
+            self._source.close()
+            self._source = source
+        self._parts.on_saved()

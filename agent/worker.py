@@ -1,0 +1,35 @@
+"""The frame around everything that runs in a thread: it is named, it can be waited for, and its death is noticed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from agent.logs import LOGGER
+
+
+class Worker:
+    """One thread around one `run`. `on_death` is called, in that thread, when `run` ends by an exception."""
+
+    def __init__(self, name: str, run: Callable[[], None], on_death: Callable[[str], None]) -> None:
+        self.name = name
+        self._run = run
+        self._on_death = on_death
+        self._thread = threading.Thread(target=self._guarded, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> bool:
+        """Waits for the end; whether it came in time."""
+        self._thread.join(max(0.0, timeout_s))
+        return not self._thread.is_alive()
+
+    def _guarded(self) -> None:
+        try:
+            self._run()
+        except Exception:
+            LOGGER.log(logging.ERROR, "%s ended by a defect", self.name, exc_info=True, extra={"event": "worker.died"})
+            self._on_death(self.name)

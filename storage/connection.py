@@ -1,0 +1,76 @@
+"""Opens SQLite files so that a commit means: on the disk. Does not know any table."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from storage.errors import OutboxBroken, OutboxError, OutboxFull, OutboxInaccessible, OutboxNotDurable
+
+BUSY_TIMEOUT_MS = 5_000
+WAL_AUTOCHECKPOINT_PAGES = 256
+JOURNAL_SIZE_LIMIT = 1_048_576
+CACHE_KIB = 2_048
+
+# The order matters: auto_vacuum is only taken by a file that has no table yet, and before WAL is switched on.
+_PRAGMAS = (
+    f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}",
+    "PRAGMA auto_vacuum=INCREMENTAL",
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA temp_store=MEMORY",
+    f"PRAGMA cache_size=-{CACHE_KIB}",
+    f"PRAGMA wal_autocheckpoint={WAL_AUTOCHECKPOINT_PAGES}",
+    f"PRAGMA journal_size_limit={JOURNAL_SIZE_LIMIT}",
+    # Debian's SQLite overwrites every deleted page: 20 MB of deletes would write 20 MB of WAL on a full disk.
+    "PRAGMA secure_delete=FAST",
+)
+_FULL = 2  # what PRAGMA synchronous answers for FULL
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Opens (or creates) `path` without touching its content yet; transactions are written out by the caller.
+
+    Raises OutboxInaccessible when the file cannot be opened.
+    """
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    except sqlite3.Error as error:
+        raise OutboxInaccessible(f"{path} ({error})") from error
+    return connection
+
+
+def connect_readonly(path: Path) -> sqlite3.Connection:
+    """Opens `path` for looking only, beside a running writer. Raises OutboxInaccessible."""
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA query_only=ON")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    except sqlite3.Error as error:
+        raise OutboxInaccessible(f"{path} ({error})") from error
+    return connection
+
+
+def make_durable(connection: sqlite3.Connection) -> None:
+    """Sets WAL and synchronous=FULL and reads both back. Raises OutboxNotDurable when SQLite took another mode."""
+    for pragma in _PRAGMAS:
+        connection.execute(pragma).fetchall()
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
+    if mode != "wal" or synchronous != _FULL:
+        raise OutboxNotDurable(f"journal_mode is {mode}, synchronous is {synchronous}")
+
+
+def explain(error: sqlite3.Error) -> OutboxError:
+    """The coded error for what SQLite reported: no room, no access, or broken."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    text = f"{name or type(error).__name__}: {error}"
+    if name == "SQLITE_FULL":
+        return OutboxFull(text)
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+        return OutboxInaccessible(text)
+    return OutboxBroken(text)

@@ -1,0 +1,82 @@
+"""What goes into an outbox and what comes out of it: frozen shapes, no database."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A body that wants to become an envelope. `body`: one gzip member; `records`: how many are inside."""
+
+    topic: str
+    records: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One stored, ready-made request body. `place` orders sending; `created_at` in Unix seconds."""
+
+    seq: int
+    topic: str
+    place: int
+    key: str
+    records: int
+    body: bytes
+    sha256: bytes
+    created_at: float
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the body is still the one that was stored."""
+        return hashlib.sha256(self.body).digest() == self.sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A known loss at a source: why, from when to when (ISO text or None), and how many (None: unknown)."""
+
+    source: str
+    reason: str
+    since: str | None = None
+    until: str | None = None
+    estimate: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What must become durable together: all of it or none of it.
+
+    bookmarks: name to opaque bytes; notes: name to text, None removes; marks: names to be remembered as done.
+    """
+
+    drafts: tuple[Draft, ...] = ()
+    bookmarks: Mapping[str, bytes] = field(default_factory=dict)
+    gaps: tuple[Gap, ...] = ()
+    notes: Mapping[str, str | None] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The books of one topic, in records (pending_bytes: compressed bodies). captured = the sum of the next five."""
+
+    captured: int = 0
+    delivered: int = 0
+    discarded: int = 0
+    lost: int = 0
+    parked: int = 0
+    pending: int = 0
+    pending_bytes: int = 0
+    envelopes: int = 0
+    gaps: int = 0
+    oldest_at: float | None = None
+
+    @property
+    def balances(self) -> bool:
+        """The conservation law of the outbox."""
+        return self.captured == self.delivered + self.pending + self.parked + self.discarded + self.lost

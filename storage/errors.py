@@ -1,0 +1,92 @@
+"""What can go wrong with a stored file, each with a code, a sentence and a remedy. Raises nothing itself."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CodedError(Exception):
+    """Something went wrong.
+
+    The docstring of a subclass is its sentence; `code` names it in logs and in the README; `remedy` says what
+    a person can do. `detail` adds what is known of this one case and must never hold a secret.
+    """
+
+    code: ClassVar[str] = "XX-00"
+    remedy: ClassVar[str] = ""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    @property
+    def sentence(self) -> str:
+        """The first line of the docstring, with the detail of this case."""
+        text = (type(self).__doc__ or "").strip().splitlines()[0]
+        return f"{text.rstrip('.')}: {self.detail}" if self.detail else text
+
+    def __str__(self) -> str:
+        parts = (f"[{self.code}] {self.sentence}".rstrip("."), self.remedy)
+        return ". ".join(part for part in parts if part)
+
+
+class OutboxError(CodedError):
+    """The outbox cannot be used."""
+
+    code = "OB-00"
+
+
+class OutboxForeign(OutboxError):
+    """The outbox file belongs to another program."""
+
+    code = "OB-01"
+    remedy = "Choose another data_dir, or move that file away; it was not touched."
+
+
+class OutboxNewer(OutboxError):
+    """The outbox was written by a newer version of the agent."""
+
+    code = "OB-02"
+    remedy = "Install that version or a later one; the file was not touched."
+
+
+class OutboxLocked(OutboxError):
+    """Another agent works on this data directory."""
+
+    code = "OB-03"
+    remedy = "Stop that agent first, or give this one a data_dir of its own."
+
+
+class OutboxInaccessible(OutboxError):
+    """The data directory or a file in it cannot be used."""
+
+    code = "OB-04"
+    remedy = "Give the agent's user read and write access to data_dir, on a local disk."
+
+
+class OutboxNotDurable(OutboxError):
+    """SQLite does not keep the durability that was asked for."""
+
+    code = "OB-05"
+    remedy = "Put data_dir on a local file system that supports SQLite's WAL mode."
+
+
+class OutboxFull(OutboxError):
+    """There is no room to store more."""
+
+    code = "OB-06"
+    remedy = "Free disk space or raise outbox.max_bytes; collecting goes on by itself and the database keeps its rows."
+
+
+class OutboxBroken(OutboxError):
+    """Reading or writing the outbox failed."""
+
+    code = "OB-07"
+    remedy = "Check the disk and the system's log; what was acknowledged stays in the file."
+
+
+class EnvelopeGone(OutboxError):
+    """An envelope that was about to be recorded as sent is not in the outbox any more."""
+
+    code = "OB-08"
+    remedy = "Somebody discarded it meanwhile; nothing needs to be done."

@@ -1,0 +1,46 @@
+"""The lock on a data directory: one agent at a time. Held by the kernel, so it ends with the process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+from storage.errors import OutboxInaccessible, OutboxLocked
+
+
+class DirectoryLock:
+    """Holds `agent.lock` in `directory`; the file names the holder's pid for the one who is refused."""
+
+    def __init__(self, directory: Path) -> None:
+        """Creates the directory (0700) when it is missing and takes the lock.
+
+        Raises OutboxLocked when another process has it, OutboxInaccessible when the directory cannot be used.
+        """
+        self.path = directory / "agent.lock"
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise OutboxInaccessible(f"{directory} ({error.strerror})") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._descriptor)
+            raise OutboxLocked(f"{directory} is held by process {holder}") from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Gives the directory back; calling it twice is fine."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()

@@ -1,0 +1,123 @@
+"""The servers and the habits all tests share.
+
+The servers are started once for all tests, so a test that takes one must leave it usable: `clean_mariadb` and
+`clean_postgres` start from an empty log and mend what an earlier test broke (frozen, killed).
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from agent.dev.postgres import system_bin_dirs, wheel_bin_dir
+from agent.dev.server_process import DevServerError
+from tests.servers.mariadb import MariaDBServer, MariaDBTemplate
+from tests.servers.postgres import WatchedPostgres
+
+THREAD_GRACE_S = 2.0
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True, max_examples=100)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
+
+
+def _cannot_be_had(reason: object) -> None:
+    """Fails where all servers must be there (CI=true); elsewhere the tests that need this one are skipped."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI must have every server: {reason}", pytrace=False)
+    pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def mariadb_template() -> Iterator[MariaDBTemplate]:
+    """For tests that need a MariaDB of their own: `MariaDBServer(mariadb_template, ...)` starts in 0.3 s."""
+    try:
+        template = MariaDBTemplate()
+    except DevServerError as missing:
+        _cannot_be_had(missing)
+        raise
+    with template:
+        yield template
+
+
+@pytest.fixture(scope="session")
+def mariadb(mariadb_template: MariaDBTemplate) -> Iterator[MariaDBServer]:
+    """Logs only what asks for it (long_query_time 10 s): `slow` and `fill` give exactly their rows."""
+    with MariaDBServer(mariadb_template, long_query_time=10.0) as server:
+        yield server
+
+
+@pytest.fixture
+def clean_mariadb(mariadb: MariaDBServer) -> MariaDBServer:
+    """The shared MariaDB, running, with an empty slow log."""
+    mariadb.thaw()
+    if mariadb.pid is None:
+        mariadb.start()
+    mariadb.truncate()
+    return mariadb
+
+
+def _postgres(bin_dir: Path) -> Iterator[WatchedPostgres]:
+    try:
+        server = WatchedPostgres(bin_dir)
+        server.__enter__()
+    except DevServerError as missing:
+        _cannot_be_had(missing)
+        raise
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres15() -> Iterator[WatchedPostgres]:
+    """The distribution's."""
+    found = [path for path in system_bin_dirs() if path.parent.name == "15"]
+    if not found:
+        _cannot_be_had("PostgreSQL 15 is missing (Debian 12: apt-get install postgresql-15)")
+    yield from _postgres(found[0])
+
+
+@pytest.fixture(scope="session")
+def postgres18() -> Iterator[WatchedPostgres]:
+    """The one from the wheel."""
+    try:
+        bin_dir = wheel_bin_dir()
+    except DevServerError as missing:
+        _cannot_be_had(missing)
+        raise
+    yield from _postgres(bin_dir)
+
+
+@pytest.fixture(scope="session", params=["postgres15", "postgres18"])
+def postgres(request: pytest.FixtureRequest) -> WatchedPostgres:
+    """Each of the two in turn."""
+    server = request.getfixturevalue(request.param)
+    assert isinstance(server, WatchedPostgres)
+    return server
+
+
+@pytest.fixture
+def clean_postgres(postgres: WatchedPostgres) -> WatchedPostgres:
+    """Each of the two in turn, running, with all counters at zero."""
+    postgres.thaw()
+    if postgres.pid is None:
+        postgres.start()
+    postgres.reset()
+    return postgres
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """A thread that is no daemon keeps the process alive; the test that left it is the one that fails."""
+    before = set(threading.enumerate())
+    yield
+    left = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
+    for thread in left:
+        thread.join(THREAD_GRACE_S)
+    still = [thread.name for thread in left if thread.is_alive()]
+    assert still == [], f"threads left behind: {still}"
