@@ -11,7 +11,7 @@ from agent.config.layers import Layers
 from agent.config.schema import Config
 from agent.record import to_wire
 from storage.errors import CodedError
-from storage.outbox import peek_bookmark
+from storage.view import OutboxView
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,11 @@ def preview(config: Config, layers: Layers) -> Iterator[str]:
 
     Raises DatabaseAway or SetupError.
     """
+    with OutboxView(layers.data_dir) as outbox:
+        bookmark = outbox.bookmark(wiring.WATCH)
     source = wiring.make_source(config, Clock())
     try:
-        for reading in source.read(peek_bookmark(layers.data_dir, wiring.WATCH)):
+        for reading in source.read(bookmark):
             for record in reading.records:
                 yield to_wire(record).decode()
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import random
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from agent.config.layers import Layers
 from agent.config.schema import Config
 from agent.flusher import Flusher
 from agent.heartbeat import Heartbeat
+from agent.logs import tell
 from agent.reconfigure import Reconfiguration
 from agent.sinks import QUERIES, Sink
 from agent.sinks.http import HttpSink
@@ -119,7 +121,7 @@ def _watch_loop(
         paused=outbox.note(f"{PAUSED_NOTE}/{WATCH}") is not None,
         now_s=parts.clock.monotonic(),
         backoff=Backoff(RECONNECT_BASE_S, RECONNECT_CAP_S, parts.rng),
-        on_enter=lambda state: board.report(WATCH, state=state, reason=watch.reason),
+        on_enter=lambda state: _entered(board, watch, state),
     )
     board.report(WATCH, state=watch.state)
     reconfiguration = Reconfiguration(config, layers, lambda changed: make_source(changed, parts.clock))
@@ -142,6 +144,11 @@ def _watch_loop(
             on_saved=on_saved,
         )
     )
+
+
+def _entered(board: Scoreboard, watch: Watch, state: str) -> None:
+    board.report(WATCH, state=state, reason=watch.reason)
+    tell(logging.DEBUG, "watch.entered", f"State {state}", state=state, reason=watch.reason)
 
 
 def _transport(config: Config, **options: float) -> Transport:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from storage.connection import connect, connect_readonly, explain, make_durable
+from storage.connection import connect, explain, make_durable
 from storage.envelope import Change, Draft, Envelope, Gap, Tally
 from storage.errors import EnvelopeGone, OutboxInaccessible
 from storage.schema import identify, migrate
@@ -43,7 +43,7 @@ _TALLIES = """
         (SELECT created_at FROM envelope WHERE topic = tally.topic ORDER BY place, key LIMIT 1)
     FROM tally
 """
-_TALLY = _TALLIES + " WHERE topic = ?"
+TALLY = _TALLIES + " WHERE topic = ?"
 
 
 class Outbox:
@@ -186,7 +186,7 @@ class Outbox:
     def tally(self, topic: str) -> Tally:
         """The books of one topic; costs the same at any backlog."""
         with self._reading() as sql:
-            row = sql.execute(_TALLY, (topic,)).fetchone()
+            row = sql.execute(TALLY, (topic,)).fetchone()
             return Tally(*row[1:]) if row else Tally(gaps=int(sql.execute("SELECT count(*) FROM gap").fetchone()[0]))
 
     def gaps(self) -> list[Gap]:
@@ -265,21 +265,6 @@ class Outbox:
         if self._on_books is not None:
             for topic, *books in self._connection.execute(_TALLIES).fetchall():
                 self._on_books(topic, Tally(*books))
-
-
-def peek_bookmark(directory: Path, name: str) -> bytes | None:
-    """The bookmark `name` of the outbox in `directory`, read beside a running agent; None when there is none."""
-    path = directory / FILE_NAME
-    if not path.exists():
-        return None
-    connection = connect_readonly(path)
-    try:
-        if identify(connection, path) == 0:
-            return None
-        row = connection.execute("SELECT value FROM bookmark WHERE name = ?", (name,)).fetchone()
-    finally:
-        connection.close()
-    return bytes(row[0]) if row else None
 
 
 def _make_private(path: Path) -> None:

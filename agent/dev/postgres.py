@@ -90,10 +90,12 @@ class PostgresServer:
     def close(self) -> None:
         self._server.close()
 
-    def connect(self, database: str = "postgres") -> Connection:
-        """As the superuser, with autocommit."""
+    def connect(
+        self, database: str = "postgres", *, user: str | None = None, password: str | None = None
+    ) -> Connection:
+        """As the superuser, or as another user; with autocommit."""
         found = psycopg2.connect(
-            host=self.host, port=self.port, user=self.superuser, password=self.password,
+            host=self.host, port=self.port, user=user or self.superuser, password=password or self.password,
             dbname=database, connect_timeout=5,
         )  # fmt: skip
         found.autocommit = True

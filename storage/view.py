@@ -1,0 +1,67 @@
+"""A look into an outbox beside the agent that writes it: read-only, on a connection of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from storage.connection import connect_readonly, explain
+from storage.envelope import Tally
+from storage.outbox import FILE_NAME, TALLY
+from storage.schema import identify
+
+
+class OutboxView:
+    """What stands in the outbox of `directory` now. An outbox that does not exist yet reads as an empty one.
+
+    Raises OutboxForeign, OutboxNewer, OutboxInaccessible, or OutboxBroken.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / FILE_NAME
+        self._connection: sqlite3.Connection | None = None
+        if not path.exists():
+            return
+        connection = connect_readonly(path)
+        try:
+            is_empty = identify(connection, path) == 0
+        except BaseException:
+            connection.close()
+            raise
+        if is_empty:
+            connection.close()
+        else:
+            self._connection = connection
+
+    def bookmark(self, name: str) -> bytes | None:
+        """The bookmark of that name; None when there is none yet."""
+        row = self._row("SELECT value FROM bookmark WHERE name = ?", name)
+        return bytes(row[0]) if row else None
+
+    def tally(self, topic: str) -> Tally:
+        """The books of one topic."""
+        row = self._row(TALLY, topic)
+        return Tally(*row[1:]) if row else Tally()
+
+    def _row(self, sql: str, value: str) -> tuple[Any, ...] | None:
+        if self._connection is None:
+            return None
+        try:
+            rows = self._connection.execute(sql, (value,)).fetchall()
+        except sqlite3.Error as error:
+            raise explain(error) from error
+        return rows[0] if rows else None
+
+    def close(self) -> None:
+        """Ends the connection; calling it twice is fine."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
