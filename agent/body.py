@@ -9,21 +9,51 @@ from collections.abc import Sequence
 import orjson
 
 try:  # several times faster than zlib at the same size; wheels exist for the usual machines only
-    from isal.igzip import compress as _compress
+    from isal.isal_zlib import compressobj as _packer
 except ImportError:  # pragma: no cover
-    from gzip import compress as _compress  # type: ignore[assignment]
+    from zlib import compressobj as _packer  # type: ignore[assignment]
 
-_HEAD, _TAIL = b'{"queries":[', b"]}"
+_HEAD, _COMMA, _TAIL = b'{"queries":[', b",", b"]}"
+_LEVEL, _GZIP_MEMBER = 1, 31
+
+
+class Bulk:
+    """The body of a bulk call, packed while its records come: held is only what is packed.
+
+    `records`: how many are in it; `size`: bytes of the body before packing.
+    """
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.size = len(_HEAD) + len(_TAIL)
+        self._packer = _packer(_LEVEL, zlib.DEFLATED, _GZIP_MEMBER)
+        self._packed = [self._packer.compress(_HEAD)]
+
+    def size_with(self, record: bytes) -> int:
+        """Bytes of the body, before packing, if this record came too."""
+        return self.size + len(record) + bool(self.records)
+
+    def add(self, record: bytes) -> None:
+        """One more record, a JSON object."""
+        self.size = self.size_with(record)
+        self._packed.append(self._packer.compress(_COMMA + record if self.records else record))
+        self.records += 1
+
+    def packed(self) -> bytes:
+        """The whole as one gzip member; nothing can be added after that."""
+        return b"".join((*self._packed, self._packer.compress(_TAIL), self._packer.flush()))
 
 
 def pack(body: bytes) -> bytes:
     """The body as one gzip member."""
-    packed: bytes = _compress(body, 1)
-    return packed
+    packer = _packer(_LEVEL, zlib.DEFLATED, _GZIP_MEMBER)
+    return b"".join((packer.compress(body), packer.flush()))
 
 
 def unpack(packed: bytes) -> bytes:
     """The body of a gzip member. Raises ValueError when it is damaged."""
+    if not packed:
+        raise ValueError("damaged body: it is empty")
     try:
         return gzip.decompress(packed)
     except (OSError, EOFError, zlib.error) as error:
@@ -32,7 +62,10 @@ def unpack(packed: bytes) -> bytes:
 
 def queries(records: Sequence[bytes]) -> bytes:
     """The packed body of a bulk call from records that are JSON objects already."""
-    return pack(_HEAD + b",".join(records) + _TAIL)
+    bulk = Bulk()
+    for record in records:
+        bulk.add(record)
+    return bulk.packed()
 
 
 def halves(packed: bytes) -> tuple[tuple[int, bytes], tuple[int, bytes]]:

@@ -88,6 +88,8 @@ def once(context: click.Context, /, *, dry_run: bool, **options: Any) -> None:
     outcome = single.collect_and_deliver(config, layers)
     books = f"collected {outcome.collected}, delivered {outcome.delivered}"
     click.echo(f"{books}, waiting {outcome.waiting}, parked {outcome.parked}")
+    if outcome.paused:
+        click.echo("Collecting is paused by a `stop` of the backend; its `start` ends that.")
     for error in outcome.errors:
         click.echo(str(error), err=True)
     if outcome.errors:

@@ -17,10 +17,9 @@ TURN_RECORDS, TURN_BYTES = 5_000, 8 * 1_048_576
 
 @dataclass(slots=True)
 class _Turn:
-    """What was taken since the last save. `parts`: records as JSON that do not fill an envelope yet."""
+    """What was taken since the last save. `open`: the envelope-to-be that still has room."""
 
-    parts: list[bytes] = field(default_factory=list)
-    part_bytes: int = 0
+    open: body.Bulk = field(default_factory=body.Bulk)
     drafts: list[Draft] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     bookmark: bytes | None = None
@@ -28,10 +27,10 @@ class _Turn:
     bytes: int = 0
 
     def seal(self) -> None:
-        """Makes an envelope-to-be of the parts."""
-        if self.parts:
-            self.drafts.append(Draft(QUERIES, len(self.parts), body.queries(self.parts)))
-            self.parts, self.part_bytes = [], 0
+        """Closes the envelope-to-be."""
+        if self.open.records:
+            self.drafts.append(Draft(QUERIES, self.open.records, self.open.packed()))
+            self.open = body.Bulk()
 
 
 class Collector:
@@ -53,12 +52,11 @@ class Collector:
         turn = self._turn
         for record in reading.records:
             wire = to_wire(record)
-            size = len(wire)
-            if turn.parts and (len(turn.parts) >= self._max_records or turn.part_bytes + size > self._max_bytes):
+            is_full = turn.open.records >= self._max_records or turn.open.size_with(wire) > self._max_bytes
+            if is_full and turn.open.records:
                 turn.seal()
-            turn.parts.append(wire)
-            turn.part_bytes += size
-            turn.bytes += size
+            turn.open.add(wire)
+            turn.bytes += len(wire)
         turn.records += len(reading.records)
         turn.gaps.extend(reading.gaps)
         turn.bookmark = reading.bookmark

@@ -14,6 +14,7 @@ from agent.reconfigure import Reconfiguration
 from agent.sources import Source
 from agent.watch import Watch
 from storage.envelope import Change
+from storage.errors import OutboxError
 from storage.outbox import Outbox
 
 PAUSED_NOTE = "paused"
@@ -43,10 +44,14 @@ class CommandDesk:
         `collect` is only noted down: the look that follows answers it. Raises OutboxError when nothing could be
         stored; the command stays pending at the backend and comes again.
         """
-        if command in self._watch.asked or self._outbox.has_mark(self._mark(command)):
+        mark = self._mark(command)
+        if mark in map(self._mark, self._watch.asked) or self._outbox.has_mark(mark):
             return None
-        tell(logging.INFO, "command.received", f"Command {command.word}", id=command.id)
-        if command.word in {"start", "stop"}:
+        tell(logging.INFO, "command.received", f"Command {command.word[:100]}", id=command.id)
+        target = command.params.get("target")
+        if target is not None and target != self._name:
+            self._answer(command, success=False, details={"error": f"unknown target {str(target)[:100]}"})
+        elif command.word in {"start", "stop"}:
             self._set_pause(command, paused=command.word == "stop")
         elif command.word == "collect":
             self._watch.asked.append(command)
@@ -80,7 +85,11 @@ class CommandDesk:
         config = self._reconfiguration.config
         self._watch.set_interval(config.collection_interval, self._now_s())
         self._on_config(config)
-        self._answer(command, success=True, details={"message": "the configuration was changed"})
+        try:
+            self._answer(command, success=True, details={"message": "the configuration was changed"})
+        except OutboxError as error:
+            # The change is in force and has to be used; the command comes again and then changes nothing more.
+            tell(logging.WARNING, "command.postponed", f"Its result waits: {error}", id=command.id)
         return source
 
     def _answer(

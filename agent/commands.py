@@ -56,5 +56,5 @@ def _command(entry: object) -> Command | None:
         id=number,
         word=word,
         params=params if isinstance(params, dict) else {},
-        created_at="" if created_at is None else str(created_at),
+        created_at=str(created_at) if isinstance(created_at, str | int | float) else "",
     )

@@ -12,29 +12,35 @@ from agent.clock import Clock
 from agent.delivery import Act, Decision, Delivered, Lane
 from agent.logs import tell
 from agent.news import News
-from agent.sinks import TOPICS, Sink
+from agent.sinks import COMMAND_RESULT, QUERIES, TOPICS, Sink
 from agent.status import LinkStatus, Scoreboard
 from storage.envelope import Draft, Envelope
 from storage.errors import CodedError, EnvelopeGone, OutboxError
 from storage.outbox import Outbox
 
 FAILED_OUTBOX_PAUSE_S = 5.0
-DRAIN_S = 5.0
+_OUTBOX = "outbox"
+_NEWS_ABOUT = {QUERIES: "delivery", COMMAND_RESULT: "results", _OUTBOX: "outbox"}
 
 
 class Flusher:
-    """Runs in its own thread; `wake` and `stop` may be called from any."""
+    """Runs in its own thread; `wake`, `stop` and `set_hold` may be called from any."""
 
     def __init__(
         self, outbox: Outbox, sink: Sink, board: Scoreboard, *, clock: Clock, rng: random.Random, hold_s: float
     ) -> None:
         self._outbox, self._sink, self._board, self._clock = outbox, sink, board, clock
         self._lanes = {topic: Lane(hold_s=hold_s, rng=rng) for topic in TOPICS}
-        self._news = News("delivery", clock)
+        self._news = {key: News(about, clock) for key, about in _NEWS_ABOUT.items()}
         self._woken = threading.Event()
         self._stop_at_s: float | None = None
         self._unrecorded: tuple[Envelope, Decision, int] | None = None
-        self.error: CodedError | None = None  # what is wrong with the delivery now
+        self._errors: dict[str, CodedError] = {}  # what is wrong now, by topic
+
+    @property
+    def error(self) -> CodedError | None:
+        """What is wrong with the delivery now."""
+        return next(iter(self._errors.values()), None)
 
     def wake(self) -> None:
         """There is something new to send."""
@@ -45,8 +51,13 @@ class Flusher:
         self._stop_at_s = deadline_s
         self._woken.set()
 
+    def set_hold(self, hold_s: float) -> None:
+        """Takes another pace for what is held: the heartbeat's."""
+        for lane in self._lanes.values():
+            lane.hold_s = hold_s
+
     def run(self) -> None:
-        """Delivers until it is stopped."""
+        """Delivers until it is stopped. May be called again after it died of a defect."""
         try:
             while True:
                 wait_s = self.step()
@@ -62,10 +73,12 @@ class Flusher:
         """Offers at most one envelope. Seconds until the next step makes sense; None: when something new comes."""
         try:
             self._record()
-            return self._step()
+            wait_s = self._step()
         except OutboxError as error:
-            self._report(error)
+            self._report(_OUTBOX, error)
             return FAILED_OUTBOX_PAUSE_S
+        self._report(_OUTBOX, None)
+        return wait_s
 
     def _step(self) -> float | None:
         now_s = self._clock.monotonic()
@@ -74,13 +87,13 @@ class Flusher:
             if lane.ready_at_s > now_s:
                 waits.append(lane.ready_at_s - now_s)
                 continue
-            envelope = self._outbox.head(topic, lane.suspects)
+            envelope = self._outbox.head(topic, lane.skipped)
             if envelope is not None:
                 self._deliver(lane, envelope)
                 return 0
-            error = lane.nothing_but_suspects(now_s)
+            error = lane.nothing_but_skipped(now_s)
+            self._report(topic, error)
             if error is not None:
-                self._report(error)
                 waits.append(lane.hold_s)
         if not waits:
             self._outbox.shrink()
@@ -88,15 +101,17 @@ class Flusher:
 
     def _deliver(self, lane: Lane, envelope: Envelope) -> None:
         if not envelope.is_intact:
-            self._outbox.park(envelope, "damaged on the disk: its hash does not fit")
             tell(logging.ERROR, "delivery.damaged", "An envelope was damaged on the disk", seq=envelope.seq)
+            self._unrecorded = (envelope, Decision(Act.PARK, "damaged on the disk: its hash does not fit"), 0)
+            self._record()
             return
         verdict = self._sink.send(envelope)
+        heartbeat = self._board.heartbeat
         decision = lane.decide(
             envelope,
             verdict,
             now_s=self._clock.monotonic(),
-            heartbeat_ok_at_s=self._board.heartbeat.accepted_at_s,
+            heartbeat_ok_at_s=heartbeat.accepted_at_s if heartbeat.error is None else None,
         )
         self._unrecorded = (envelope, decision, verdict.count if isinstance(verdict, Delivered) else 0)
         self._record()
@@ -109,13 +124,13 @@ class Flusher:
         try:
             self._carry_out(envelope, decision, delivered=delivered)
         except EnvelopeGone as error:
-            self._report(error)
+            tell(logging.INFO, "delivery.gone", str(error), seq=envelope.seq)
         self._unrecorded = None
 
     def _carry_out(self, envelope: Envelope, decision: Decision, *, delivered: int) -> None:
         if decision.act is Act.ACCEPT:
             self._outbox.accept(envelope, delivered=delivered, reason=decision.reason)
-            self._report(None)
+            self._report(envelope.topic, None)
             if delivered < envelope.records:
                 skipped = envelope.records - delivered
                 tell(
@@ -134,12 +149,17 @@ class Flusher:
                 envelope, Draft(envelope.topic, first, first_body), Draft(envelope.topic, second, second_body)
             )
         elif decision.error is not None:
-            self._report(decision.error)
+            self._report(envelope.topic, decision.error)
 
-    def _report(self, error: CodedError | None) -> None:
-        self.error = error
-        self._board.delivery = LinkStatus(error=str(error) if error else None)
-        if error is not None:
-            self._news.wrong(error)
+    def _report(self, about: str, error: CodedError | None) -> None:
+        if error is None and about not in self._errors:
+            return
+        if error is None:
+            del self._errors[about]
         else:
-            self._news.right(f"{self._board.books.pending:,} records waiting")
+            self._errors[about] = error
+            self._news[about].wrong(error)
+        now = self.error
+        self._board.delivery = LinkStatus(error=str(now) if now else None)
+        if error is None:
+            self._news[about].right(f"{self._board.books.pending:,} records waiting")

@@ -3,9 +3,10 @@ outbox, and shares no lock with what does: it must go on whatever the others are
 
 from __future__ import annotations
 
+import json
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import orjson
 
@@ -41,32 +42,43 @@ class Heartbeat:
         self._interval_s = interval_s
         self._give = give
         self._news = News("heartbeat", clock)
-        self._stopping = threading.Event()
+        self._stopping = False
+        self._woken = threading.Event()
 
     def set_interval(self, interval_s: float) -> None:
-        """Takes another interval, from the next beat on."""
+        """Takes another interval, for the pause that runs too."""
         self._interval_s = interval_s
+        self._woken.set()
 
     def stop(self) -> None:
         """Ends after a farewell beat."""
-        self._stopping.set()
+        self._stopping = True
+        self._woken.set()
 
     def run(self) -> None:
-        """Beats until it is stopped; the length of a beat does not delay the next one."""
+        """Beats until it is stopped; the length of a beat does not delay the next one. May be called again."""
         try:
-            while not self._stopping.is_set():
+            while not self._stopping:
                 began_s = self._clock.monotonic()
                 self.beat()
-                pause_s = self._interval_s * self._rng.uniform(1 - JITTER, 1 + JITTER)
-                self._stopping.wait(max(0.0, pause_s - (self._clock.monotonic() - began_s)))
+                self._pause(began_s)
             self.beat()
         finally:
             self._transport.close()
 
+    def _pause(self, began_s: float) -> None:
+        part = self._rng.uniform(1 - JITTER, 1 + JITTER)
+        while not self._stopping:
+            left_s = began_s + self._interval_s * part - self._clock.monotonic()
+            if left_s <= 0:
+                return
+            self._woken.wait(left_s)
+            self._woken.clear()
+
     def beat(self) -> None:
         """One beat: the status goes out, commands come in."""
         status = self._board.status(now_s=self._clock.monotonic(), now_unix=self._clock.unix())
-        body = orjson.dumps({"stats": status.stats(), "error": status.error})
+        body = _pack({"stats": status.stats(), "error": status.error})
         try:
             answer = self._transport.post(self._path, body)
         except BackendAway as error:
@@ -90,3 +102,10 @@ class Heartbeat:
         self._board.heartbeat = LinkStatus(None, self._clock.monotonic(), skew_s)
         for command in parse(orjson.loads(answer.body).get("commands")):
             self._give(command)
+
+
+def _pack(beat: Mapping[str, object]) -> bytes:
+    try:
+        return orjson.dumps(beat)
+    except TypeError:  # a file name in an error need not be valid UTF-8; the beat goes out all the same
+        return json.dumps(beat, default=str, ensure_ascii=False).encode("utf-8", "replace")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
 
-import orjson
-
 LOGGER = logging.getLogger("dbpower")
-_PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "event", "taskName"}
 
 
-def tell(level: int, event: str, sentence: str, **fields: object) -> None:
+def tell(level: int, event: str, sentence: str, /, **fields: object) -> None:
     """Says one sentence. `event`: a stable word; `fields`: what a machine would want, no secrets."""
-    LOGGER.log(level, "%s", sentence, extra={"event": event, **fields})
+    # In one attribute: `logging` refuses fields that are called like one of its own (name, thread, process ...).
+    LOGGER.log(level, "%s", sentence, extra={"event": event, "fields": fields})
 
 
 class _Text(logging.Formatter):
@@ -24,6 +23,7 @@ class _Text(logging.Formatter):
         fields = ", ".join(f"{name}={value}" for name, value in _fields(record).items())
         line = f"{_stamp(record)} {record.levelname} {getattr(record, 'event', record.name)} {record.getMessage()}"
         line += f" ({fields})" if fields else ""
+        line = " ".join(line.splitlines())  # a server's message of several lines must not look like several of ours
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -32,15 +32,15 @@ class _Json(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
+            **_fields(record),
             "time": _stamp(record),
             "level": record.levelname,
             "event": getattr(record, "event", record.name),
             "message": record.getMessage(),
-            **_fields(record),
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return orjson.dumps(entry, default=str).decode()
+        return json.dumps(entry, default=str)
 
 
 def set_up(level: str, style: str) -> None:
@@ -57,4 +57,5 @@ def _stamp(record: logging.LogRecord) -> str:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    return {name: value for name, value in record.__dict__.items() if name not in _PLAIN}
+    fields: dict[str, object] = getattr(record, "fields", {})
+    return fields

@@ -27,8 +27,8 @@ class Reconfiguration:
         reason = remote.refusal(params, self.config.remote_config)
         if reason is not None:
             raise CommandRefused(reason)
-        overlay = {**remote.overlay(self._layers.data_dir, self._layers.file), **remote.flatten(params)}
         try:
+            overlay = {**remote.overlay(self._layers.data_dir, self._layers.file), **remote.flatten(params)}
             config = self._layers.build(overlay)
         except ConfigError as error:
             raise CommandRefused(error.detail) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -56,9 +57,9 @@ def to_wire(record: Record) -> bytes:
     fields: dict[str, object] = {
         "id": record.id,
         "source": record.source,
-        "sql_text": _clean(record.sql_text) or "<text unavailable: empty>",
-        "query_time": record.query_time_s,
-        "lock_time": record.lock_time_s,
+        "sql_text": _clean(record.sql_text) or _no_text(record),
+        "query_time": _number(record.query_time_s),
+        "lock_time": _number(record.lock_time_s),
         "rows_sent": _bounded(record.rows_sent),
         "rows_examined": _bounded(record.rows_examined),
         "db": _name(record.db),
@@ -71,15 +72,19 @@ def to_wire(record: Record) -> bytes:
         fields["text_sha256"] = record.text_sha256
     if record.window is not None:
         fields.update(_window_fields(record.window))
-    return orjson.dumps(fields)
+    try:
+        return orjson.dumps(fields)
+    except orjson.JSONEncodeError:
+        # Text that is no Unicode (a lone surrogate): it must cost a character and not the thread that reads it.
+        return orjson.dumps({name: _unicode(value) for name, value in fields.items()})
 
 
 def _window_fields(window: Window) -> dict[str, object]:
     return {
         "calls": _bounded(window.calls),
         "rows": _bounded(window.rows),
-        "total_exec_time_ms": window.total_exec_time_ms,
-        "max_exec_time_ms": window.max_exec_time_ms,
+        "total_exec_time_ms": _number(window.total_exec_time_ms),
+        "max_exec_time_ms": _number(window.max_exec_time_ms),
         # As text: a queryid uses all 64 bits, and JSON numbers lose them beyond 53.
         "queryid": str(window.queryid),
         "window_start": window.start,
@@ -92,6 +97,20 @@ def _bounded(value: int) -> int:
     if value > MAX_INTEGER:
         return MAX_INTEGER
     return value if value >= -MAX_INTEGER else -MAX_INTEGER
+
+
+def _number(value: float) -> float:
+    # JSON has neither NaN nor infinity, and null makes the backend refuse the whole body.
+    return value if math.isfinite(value) else 0.0
+
+
+def _no_text(record: Record) -> str:
+    name = f" queryid {record.window.queryid}" if record.window is not None else ""
+    return f"<text unavailable: empty>{name}"
+
+
+def _unicode(value: object) -> object:
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
 
 
 def _clean(text: str) -> str:

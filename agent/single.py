@@ -9,6 +9,7 @@ from agent import wiring
 from agent.clock import Clock
 from agent.config.layers import Layers
 from agent.config.schema import Config
+from agent.machine import PAUSED
 from agent.record import to_wire
 from storage.errors import CodedError
 from storage.view import OutboxView
@@ -16,21 +17,23 @@ from storage.view import OutboxView
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one run came to, in records; `errors`: what was not reached."""
+    """What one run came to, in records; `paused`: the backend wants no collection; `errors`: what was not reached."""
 
     collected: int
     delivered: int
     waiting: int
     parked: int
+    paused: bool
     errors: tuple[CodedError, ...]
 
 
 def collect_and_deliver(config: Config, layers: Layers, parts: wiring.Parts | None = None) -> Outcome:
-    """Looks once and sends until the outbox is empty or the backend does not take more."""
+    """Looks once, unless collecting is paused, and sends until the outbox is empty or the backend takes no more."""
     agent = wiring.build(config, layers, parts)
     try:
         before = agent.board.books
-        failed = agent.watch.look()
+        paused = agent.board.watch(wiring.WATCH).state == PAUSED
+        failed = None if paused else agent.watch.look()
         agent.watch.close()
         while agent.flusher.step() == 0:
             pass
@@ -41,6 +44,7 @@ def collect_and_deliver(config: Config, layers: Layers, parts: wiring.Parts | No
             delivered=after.delivered - before.delivered,
             waiting=after.pending,
             parked=after.parked,
+            paused=paused,
             errors=tuple(error for error in (failed, refused) if error is not None),
         )
     finally:

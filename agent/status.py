@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from agent import __version__
-from agent.machine import COLLECTING, IDLE, PAUSED, RECONNECTING
 from storage.envelope import Tally
 
-_FIRST_PRESENT = (RECONNECTING, PAUSED, COLLECTING, IDLE)
+# The states of the machine by their names: this floor lies below the machine's; a test compares them.
+IDLE = "idle"
+FIRST_PRESENT = ("reconnecting", "paused", "collecting", IDLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Status:
     def state(self) -> str:
         """The first present of reconnecting, paused, collecting, idle."""
         states = {watch.state for watch in self.watches.values()}
-        return next((state for state in _FIRST_PRESENT if state in states), IDLE)
+        return next((state for state in FIRST_PRESENT if state in states), IDLE)
 
     @property
     def error(self) -> str | None:
@@ -104,9 +105,10 @@ class Scoreboard:
 
     def report(self, name: str, **changes: object) -> None:
         """Called by the watch's own thread only."""
-        self._watches = {**self._watches, name: replace(self.watch(name), **changes)}  # type: ignore[arg-type]
+        # In place: a new dict made of the old one would undo what another watch reports at the same moment.
+        self._watches[name] = replace(self.watch(name), **changes)  # type: ignore[arg-type]
 
     def status(self, *, now_s: float, now_unix: float) -> Status:
         """A snapshot; `now_s` monotonic, `now_unix` Unix seconds."""
         uptime_s = now_s - self._started_at_s
-        return Status(self._watches, self.books, self.delivery, self.heartbeat, uptime_s, now_unix)
+        return Status(dict(self._watches), self.books, self.delivery, self.heartbeat, uptime_s, now_unix)

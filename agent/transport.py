@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import http.client
+import io
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
+from typing import Any, cast
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from requests.utils import get_environ_proxies
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from agent import __version__
 from agent.errors import BackendAway
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, TOTAL_TIMEOUT_S = 5.0, 30.0, 60.0
 MAX_ANSWER_BYTES = 16 * 1_048_576
-_CHUNK_BYTES = 65_536
+_CHUNK_BYTES = 16_384  # small: a compressed chunk may unfold to a thousand times its size
+_SEND_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. Header names are lower case; `body` ends at MAX_ANSWER_BYTES."""
+    """What came back. Header names are lower case; `body` is whole, at most MAX_ANSWER_BYTES."""
 
     status: int
     headers: Mapping[str, str]
@@ -32,43 +41,46 @@ class Answer:
     def unix_time(self) -> float | None:
         """The other side's clock, from its Date header; Unix seconds."""
         try:
-            return parsedate_to_datetime(self.headers["date"]).timestamp()
-        except (KeyError, ValueError):
+            at = parsedate_to_datetime(self.headers["date"])
+            return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        except (KeyError, ValueError, TypeError, OverflowError):
             return None
-
-
-class _NoAuth(AuthBase):
-    """Without it the session would look for a password for this host in ~/.netrc."""
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        return request
 
 
 class Transport:
     """Keeps one connection to the backend. One thread uses it."""
 
-    def __init__(self, backend_url: str, api_key: str, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        backend_url: str,
+        api_key: str,
+        *,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        total_timeout_s: float = TOTAL_TIMEOUT_S,
+    ) -> None:
         self._base_url = backend_url
         self._timeout = (min(CONNECT_TIMEOUT_S, read_timeout_s), read_timeout_s)
-        self._session = requests.Session()
+        self._budget = _Budget(read_timeout_s, total_timeout_s)
+        self._session = _Session()
         self._session.auth = _NoAuth()
         # The environment is asked once and not for each request.
         self._session.proxies.update(get_environ_proxies(backend_url))
         self._session.trust_env = False
-        self._session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0))
-        self._session.mount("https://", HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0))
+        self._session.mount("http://", _Adapter(self._budget))
+        self._session.mount("https://", _Adapter(self._budget))
         self._session.headers.update(
             {
                 "User-Agent": f"dbpower-agent/{__version__}",
                 "X-Collector-API-Key": api_key,
                 "Content-Type": "application/json",
                 "Accept": "application/json",
+                "Accept-Encoding": "identity",
             }
         )
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
         """Posts `body`. Raises BackendAway for everything that is no complete answer: refused, timeout, cut off."""
-        started_s = time.monotonic()
+        self._budget.start()
         try:
             with self._session.post(
                 f"{self._base_url}{path}",
@@ -78,18 +90,148 @@ class Transport:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                text = _read(response, started_s + TOTAL_TIMEOUT_S)
+                text = _read(response)
                 names = {name.lower(): value for name, value in response.headers.items()}
                 return Answer(response.status_code, names, text)
-        except (requests.RequestException, OSError, ValueError) as error:
+        except (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            http.client.HTTPException,
+            OSError,
+            ValueError,
+        ) as error:
             raise BackendAway(_reason(error)) from None
 
     def close(self) -> None:
-        """Ends the connection; calling it twice is fine."""
+        """Ends the connection; calling it twice is fine, and a later post opens a new one."""
         self._session.close()
 
 
-def _read(response: requests.Response, deadline_s: float) -> bytes:
+class _NoAuth(AuthBase):
+    """Without it the session would look for a password for this host in ~/.netrc."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+        """No answer redirects: even unfollowed, requests would read the whole body to prepare the next request."""
+        return None
+
+
+# -- the time one exchange may take ------------------------------------------------------------------------------
+
+
+class _Budget:
+    """How long the exchange that runs may still take. A socket's timeout starts anew with each byte: without this a
+    server that sends one byte every few seconds, in its headers or its body, would be waited for without end."""
+
+    def __init__(self, each_s: float, total_s: float) -> None:
+        self._each_s, self._total_s = each_s, total_s
+        self._until_s = 0.0
+        self.saw_the_end = False  # the other side has closed its half of the connection
+
+    def start(self) -> None:
+        self._until_s, self.saw_the_end = time.monotonic() + self._total_s, False
+
+    def left_s(self) -> float:
+        """Seconds that the next wait on the socket may take. Raises TimeoutError when there are none."""
+        left_s = self._until_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError(f"the exchange took longer than {self._total_s:g} s")
+        return min(self._each_s, left_s)
+
+
+class _BoundedSocket:
+    """A connected socket (plain or TLS) whose waits all end with the budget; everything else is the socket's own."""
+
+    def __init__(self, inner: socket.socket, budget: _Budget) -> None:
+        self._inner, self._budget = inner, budget
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def recv_into(self, *args: Any) -> int:
+        self._inner.settimeout(self._budget.left_s())
+        count = self._inner.recv_into(*args)
+        self._budget.saw_the_end |= count == 0
+        return count
+
+    def sendall(self, data: bytes, flags: int = 0) -> None:
+        view = memoryview(data)
+        while view:
+            self._inner.settimeout(self._budget.left_s())
+            view = view[self._inner.send(view[:_SEND_BYTES], flags) :]
+
+    def makefile(self, _mode: str = "rb", *_: Any) -> io.BufferedReader:
+        inner = cast("Any", self._inner)
+        inner._io_refs += 1  # noqa: SLF001  # as socket.makefile does: the socket stays open until the reader is closed
+        return io.BufferedReader(socket.SocketIO(cast("Any", self), "r"))
+
+
+class _Plain(HTTPConnection):
+    budget: _Budget
+
+    def _new_conn(self) -> socket.socket:
+        return cast("socket.socket", _BoundedSocket(super()._new_conn(), self.budget))
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # urllib3 overrides it like this
+        return _demand_whole_head(super().getresponse(), self.budget)
+
+
+class _Tls(HTTPSConnection):
+    budget: _Budget
+
+    def _new_conn(self) -> socket.socket:
+        return cast("socket.socket", _BoundedSocket(super()._new_conn(), self.budget))
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock = cast("Any", _BoundedSocket(cast("Any", self.sock), self.budget))
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # urllib3 overrides it like this
+        return _demand_whole_head(super().getresponse(), self.budget)
+
+
+def _demand_whole_head(response: urllib3.HTTPResponse, budget: _Budget) -> urllib3.HTTPResponse:
+    # http.client takes headers that end with the connection for complete. Behind whole ones it does not read on.
+    if budget.saw_the_end:
+        response.close()
+        raise ConnectionAbortedError("the answer was cut in its headers")
+    return response
+
+
+class _Adapter(HTTPAdapter):
+    """One connection, no retries of its own, every wait within `budget`."""
+
+    def __init__(self, budget: _Budget) -> None:
+        self._plain_pool = _pool(HTTPConnectionPool, type("_PlainNow", (_Plain,), {"budget": budget}))
+        self._tls_pool = _pool(HTTPSConnectionPool, type("_TlsNow", (_Tls,), {"budget": budget}))
+        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self._put_pools(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):
+            self._put_pools(manager)
+        return manager
+
+    def _put_pools(self, manager: urllib3.PoolManager) -> None:
+        manager.pool_classes_by_scheme = {"http": self._plain_pool, "https": self._tls_pool}
+
+
+def _pool(pool: type[HTTPConnectionPool], connection: type) -> type[HTTPConnectionPool]:
+    return type(f"_{pool.__name__}", (pool,), {"ConnectionCls": connection})
+
+
+# -- what came back ------------------------------------------------------------------------------------------------
+
+
+def _read(response: requests.Response) -> bytes:
     parts: list[bytes] = []
     size = 0
     for part in response.iter_content(_CHUNK_BYTES):
@@ -97,19 +239,16 @@ def _read(response: requests.Response, deadline_s: float) -> bytes:
         size += len(part)
         if size > MAX_ANSWER_BYTES:
             raise ValueError("the answer is larger than 16 MiB")
-        if time.monotonic() > deadline_s:
-            raise ValueError("the answer took longer than 60 s")
     return b"".join(parts)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     # The innermost cause says it shortest: "[Errno 111] Connection refused" instead of three nested objects.
     seen: set[int] = set()
-    cause: BaseException = error
+    cause = error
     while id(cause) not in seen:
         seen.add(id(cause))
-        inner = getattr(cause, "reason", None) or (cause.args[0] if cause.args else None) or cause.__cause__
-        if isinstance(inner, BaseException):
-            cause = inner
+        inner = [getattr(cause, "reason", None), *cause.args, cause.__cause__]
+        cause = next((one for one in inner if isinstance(one, BaseException)), cause)
     text = str(cause)
     return text.rsplit(": ", 1)[-1] if "HTTPConnection" in text else text or type(cause).__name__

@@ -32,6 +32,7 @@ class Watch:
         self.paused = paused
         self.reason = ""
         self.asked: list[Command] = []
+        self.forced = False  # a person at the command line wants this look
         self._backoff = backoff
         self._on_enter = on_enter
         self._due_s = now_s
@@ -66,8 +67,8 @@ class Watch:
         raise NotImplementedError
 
     def collect_wanted(self) -> bool:
-        """A `collect` was asked for, which goes ahead of the pause."""
-        return bool(self.asked)
+        """A look was asked for, which goes ahead of the pause."""
+        return bool(self.asked) or self.forced
 
     def pause_wanted(self) -> bool:
         """The pause flag is set."""
@@ -93,6 +94,7 @@ class Watch:
         self.asked.clear()
         self._due_s = self._try_s = now_s + ROOM_CHECK_S
         if self.state == COLLECTING:
+            self._backoff.reset()
             self.finish()
 
     def has_finished(self, reason: str, now_s: float) -> None:
@@ -101,6 +103,8 @@ class Watch:
         self.asked.clear()
         self._backoff.reset()
         self._schedule_next(now_s)
+        if self.state == RECONNECTING:
+            self.begin()  # the try reached the database; what it met there is no lost connection
         self.finish()
 
     def has_lost_connection(self, reason: str, now_s: float) -> None:
@@ -114,10 +118,17 @@ class Watch:
         """Sets or clears the flag, in any state; the state follows where the table has a way."""
         self.paused = paused
         if paused and self.state in {IDLE, RECONNECTING}:
+            self.reason = ""
             self.pause()
         elif not paused and self.state == PAUSED:
             self._backoff.reset()
             self.resume()
+
+    def has_new_source(self, now_s: float) -> None:
+        """The database is another one, or is reached in another way: what was wrong may be over."""
+        if self.reason:
+            self._backoff.reset()
+            self._due_s, self._try_s = min(self._due_s, now_s), now_s
 
     def set_interval(self, interval_s: float, now_s: float) -> None:
         """Takes another interval; the next look comes after it at the latest."""

@@ -17,6 +17,7 @@ from agent.command_desk import CommandDesk
 from agent.commands import Command
 from agent.errors import DatabaseAway, SourceError
 from agent.logs import tell
+from agent.machine import PAUSED, RECONNECTING
 from agent.news import News
 from agent.sources import Source
 from agent.status import Scoreboard
@@ -73,14 +74,13 @@ class WatchLoop:
 
     def run(self) -> None:
         """Watches until Stop. May be called again after it died of a defect: the saved bookmark is where it goes on."""
-        self._collector.drop()
-        if self._watch.is_collecting():
-            self._watch.has_finished("the last look was broken off by a defect", self._parts.clock.monotonic())
+        self._recover()
         try:
             while not self._stopping:
                 self._hear(self._watch.wait_s(self._parts.clock.monotonic()))
+                self._hear_all()
                 if not self._stopping and self._watch.wait_s(self._parts.clock.monotonic()) == 0:
-                    self.look()
+                    self._tell(self._look())
         finally:
             self.close()
 
@@ -88,29 +88,51 @@ class WatchLoop:
         """Ends the connection to the database."""
         self._source.close()
 
+    def _recover(self) -> None:
+        self._collector.drop()
+        self._later.clear()
+        if self._watch.is_collecting():
+            reason = "the last look was broken off by a defect"
+            self._watch.has_finished(reason, self._parts.clock.monotonic())
+            self._report_error(reason)
+
     # -- one look ----------------------------------------------------------------------------------------------
 
     def look(self) -> CodedError | None:
-        """Looks at the source once, if there is room, and tells what went wrong, if anything."""
-        error = self._look()
-        if error is None:
+        """Looks at the source once, if there is room, also while paused, and tells what went wrong, if anything."""
+        self._watch.forced = True
+        try:
+            return self._tell(self._look())
+        finally:
+            self._watch.forced = False
+
+    def _tell(self, error: CodedError | None) -> CodedError | None:
+        if error is not None:
+            self._news.wrong(error)
+            self._report_error(str(error))
+        elif not self._stopping:
             self._news.right()
             self._parts.board.report(self.name, error=None, reason="", last_collection_at=self._parts.clock.now())
-        else:
-            self._news.wrong(error)
-            count = self._parts.board.watch(self.name).errors_count + 1
-            self._parts.board.report(
-                self.name, error=str(error), reason=self._watch.reason, last_error=str(error), errors_count=count
-            )
         return error
+
+    def _report_error(self, sentence: str) -> None:
+        # While paused nobody tries, so nobody would notice that it is over: then it is only the last error.
+        self._parts.board.report(
+            self.name,
+            error=None if self._watch.state == PAUSED else sentence,
+            reason=self._watch.reason,
+            last_error=sentence,
+            errors_count=self._parts.board.watch(self.name).errors_count + 1,
+        )
 
     def _look(self) -> CodedError | None:
         try:
             self._demand_room()
+            if self._watch.state == RECONNECTING:
+                self._source.check()  # only a try that succeeds leaves this state
             self._watch.begin()
             records = self._turns()
-            if not self._stopping:
-                self._save(self._desk.answers(success=True, details={"records": records}))
+            self._save(None if self._stopping else self._desk.answers(success=True, details={"records": records}))
         except DatabaseAway as error:
             return self._broke_off(error, self._watch.has_lost_connection)
         except SourceError as error:
@@ -128,11 +150,13 @@ class WatchLoop:
             for reading in readings:
                 total += len(reading.records)
                 self._collector.take(reading)
-                if self._collector.is_full:
+                full = self._collector.is_full
+                if full:
                     self._save()
-                    self._hear_all()
-                    if self._stopping:
-                        break
+                self._hear_all()
+                if self._stopping:
+                    break
+                if full:
                     self._demand_room()
         return total
 
@@ -164,6 +188,7 @@ class WatchLoop:
         with suppress(OutboxError):  # a `collect` that gets no answer stays pending at the backend and comes again
             self._save(self._desk.answers(success=False, details={"error": str(error)}))
         self._watch.has_no_room(str(error), self._parts.clock.monotonic())
+        self._do_later()
         return error
 
     # -- words -------------------------------------------------------------------------------------------------
@@ -176,7 +201,8 @@ class WatchLoop:
         if isinstance(word, Stop):
             self._stopping = True
         elif self._watch.is_collecting() and word.word == "update_config":
-            self._later.append(word)  # it may replace the source that is being read
+            if word not in self._later:  # each heartbeat hands it out again
+                self._later.append(word)  # it may replace the source that is being read
         else:
             self._obey(word)
 
@@ -184,13 +210,14 @@ class WatchLoop:
         return self.inbox.get_nowait() if wait_s == 0 else self.inbox.get(timeout=wait_s)
 
     def _hear_all(self) -> None:
-        while not self.inbox.empty():
+        while not self._stopping and not self.inbox.empty():
             self._hear(0)
 
     def _do_later(self) -> None:
         commands, self._later = self._later, []
         for command in commands:
-            self._obey(command)
+            if not self._stopping:  # else it comes again after the next start
+                self._obey(command)
 
     def _obey(self, command: Command) -> None:
         try:
@@ -201,4 +228,7 @@ class WatchLoop:
         if source is not None:
             self._source.close()
             self._source = source
+            self._watch.has_new_source(self._parts.clock.monotonic())
+        if self._watch.state == PAUSED and self._parts.board.watch(self.name).error is not None:
+            self._parts.board.report(self.name, error=None)
         self._parts.on_saved()

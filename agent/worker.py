@@ -30,6 +30,6 @@ class Worker:
     def _guarded(self) -> None:
         try:
             self._run()
-        except Exception:
+        except BaseException:  # SystemExit too: whatever ends this thread, somebody has to know
             LOGGER.log(logging.ERROR, "%s ended by a defect", self.name, exc_info=True, extra={"event": "worker.died"})
             self._on_death(self.name)

@@ -11,7 +11,7 @@ from storage.errors import OutboxBroken, OutboxError, OutboxFull, OutboxInaccess
 BUSY_TIMEOUT_MS = 5_000
 WAL_AUTOCHECKPOINT_PAGES = 256
 JOURNAL_SIZE_LIMIT = 1_048_576
-CACHE_KIB = 2_048
+CACHE_KIB = 512  # envelopes are written once and read once
 
 # The order matters: auto_vacuum is only taken by a file that has no table yet, and before WAL is switched on.
 _PRAGMAS = (
@@ -49,7 +49,6 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
         connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA query_only=ON")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
     except sqlite3.Error as error:
         raise OutboxInaccessible(f"{path} ({error})") from error
     return connection
@@ -59,6 +58,11 @@ def make_durable(connection: sqlite3.Connection) -> None:
     """Sets WAL and synchronous=FULL and reads both back. Raises OutboxNotDurable when SQLite took another mode."""
     for pragma in _PRAGMAS:
         connection.execute(pragma).fetchall()
+    demand_durable(connection)
+
+
+def demand_durable(connection: sqlite3.Connection) -> None:
+    """Raises OutboxNotDurable unless a commit on this connection means: on the disk."""
     (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
     (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
     if mode != "wal" or synchronous != _FULL:

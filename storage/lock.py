@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from storage.errors import OutboxInaccessible, OutboxLocked
+
+_PID_BYTES = 20
 
 
 class DirectoryLock:
@@ -26,12 +29,16 @@ class DirectoryLock:
             raise OutboxInaccessible(f"{directory} ({error.strerror})") from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(self._descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(self._descriptor)
+        except BlockingIOError as error:
+            holder = os.pread(self._descriptor, _PID_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
+            self.release()
             raise OutboxLocked(f"{directory} is held by process {holder}") from error
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:  # a file system without locks
+            self.release()
+            raise OutboxInaccessible(f"{self.path} ({error.strerror})") from error
+        # In place and without insisting: the name is a courtesy, and a full disk must not keep the agent from starting.
+        with suppress(OSError):
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".ljust(_PID_BYTES).encode(), 0)
 
     def release(self) -> None:
         """Gives the directory back; calling it twice is fine."""

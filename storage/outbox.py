@@ -10,14 +10,16 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from storage.connection import connect, explain, make_durable
+from storage.connection import connect, connect_readonly, explain, make_durable
 from storage.envelope import Change, Draft, Envelope, Gap, Tally
 from storage.errors import EnvelopeGone, OutboxInaccessible
 from storage.schema import identify, migrate
 
 FILE_NAME = "outbox.sqlite3"
 MARKS_KEPT = 1_000
+SHRINK_CHUNK_PAGES, SHRINK_CHUNKS = 256, 64
 
 _HEAD = """
     SELECT seq, topic, place, key, records, body, sha256, created_at FROM envelope
@@ -44,6 +46,8 @@ _TALLIES = """
     FROM tally
 """
 TALLY = _TALLIES + " WHERE topic = ?"
+# By rank and not by id: a mark that is set again burns an id without making a row.
+_PRUNE_MARKS = "DELETE FROM mark WHERE id <= (SELECT id FROM mark ORDER BY id DESC LIMIT 1 OFFSET ?)"
 
 
 class Outbox:
@@ -71,13 +75,14 @@ class Outbox:
         self._on_books = on_books
         self._lock = threading.Lock()
         _make_private(self.path)
+        _demand_ours(self.path)
         self._connection = connect(self.path)
         try:
             version = identify(self._connection, self.path)
             make_durable(self._connection)
             migrate(self._connection, version)
             self.installation = self._note("installation") or ""
-            self._tell()
+            self._tell(self._books())
         except sqlite3.Error as error:
             self._connection.close()
             raise explain(error) from error
@@ -106,7 +111,7 @@ class Outbox:
             for name in change.marks:
                 sql.execute("INSERT OR IGNORE INTO mark (name) VALUES (?)", (name,))
             if change.marks:
-                sql.execute("DELETE FROM mark WHERE id <= (SELECT max(id) FROM mark) - ?", (MARKS_KEPT,))
+                sql.execute(_PRUNE_MARKS, (MARKS_KEPT,))
 
     def _insert(self, sql: sqlite3.Connection, draft: Draft, seq: int) -> None:
         digest = hashlib.sha256(draft.body)
@@ -127,6 +132,8 @@ class Outbox:
     def accept(self, envelope: Envelope, *, delivered: int, reason: str = "") -> None:
         """The backend has taken `delivered` records of it; the rest, if any, is kept aside with `reason`."""
         skipped = envelope.records - delivered
+        if delivered < 0 or skipped < 0:
+            raise ValueError(f"{delivered} of {envelope.records} records cannot be delivered")
         with self._transaction() as sql:
             if skipped:
                 sql.execute(_PARK, _parked_row(envelope, skipped, self._now(), reason))
@@ -140,24 +147,16 @@ class Outbox:
 
     def split(self, envelope: Envelope, first: Draft, second: Draft) -> None:
         """Replaces an envelope by its two halves, at its place, with its key and .0 and .1 behind it."""
+        if first.records + second.records != envelope.records or {first.topic, second.topic} != {envelope.topic}:
+            raise ValueError("the halves do not hold what the envelope holds")
         with self._transaction() as sql:
             seq = _last_seq(sql)
             _delete(sql, envelope)
             for number, draft in enumerate((first, second)):
                 digest = hashlib.sha256(draft.body).digest()
                 key = f"{envelope.key}.{number}"
-                place, created_at = envelope.place, envelope.created_at
-                row = (
-                    seq + 1 + number,
-                    draft.topic,
-                    place,
-                    key,
-                    draft.records,
-                    draft.body,
-                    digest,
-                    created_at,
-                )
-                sql.execute(_INSERT, row)
+                head = (seq + 1 + number, draft.topic, envelope.place, key)
+                sql.execute(_INSERT, (*head, draft.records, draft.body, digest, envelope.created_at))
             growth = len(first.body) + len(second.body) - len(envelope.body)
             sql.execute(_HALVE, (envelope.topic, growth))
 
@@ -219,13 +218,20 @@ class Outbox:
 
     # -- care --------------------------------------------------------------------------------------------------
 
-    def shrink(self) -> None:
-        """Gives unused pages back to the file system."""
-        with self._reading() as sql:
-            (unused,) = sql.execute("PRAGMA freelist_count").fetchone()
-            if unused:
+    def shrink(self) -> bool:
+        """Gives unused pages back to the file system, 64 MiB at most; whether there is more to give back.
+
+        Less than a MiB is kept for the next envelopes. In chunks, because SQLite writes what it frees to the WAL
+        first: at once it would need the space a second time, and keep everyone waiting.
+        """
+        for _ in range(SHRINK_CHUNKS):
+            with self._reading() as sql:
+                (unused,) = sql.execute("PRAGMA freelist_count").fetchone()
+                if unused < SHRINK_CHUNK_PAGES:
+                    return False
                 # execute() would free a single page; executescript runs the pragma to its end.
-                sql.executescript("PRAGMA incremental_vacuum")
+                sql.executescript(f"PRAGMA incremental_vacuum({SHRINK_CHUNK_PAGES}); PRAGMA wal_checkpoint(PASSIVE)")
+        return True
 
     def close(self) -> None:
         """Closes the file; what was committed is on the disk whether or not this is called."""
@@ -253,18 +259,23 @@ class Outbox:
             sql.execute("BEGIN IMMEDIATE")
             try:
                 yield sql
+                books = self._books()
                 sql.execute("COMMIT")
             except BaseException:
                 if sql.in_transaction:
                     sql.execute("ROLLBACK")
                 raise
-            self._tell()
+            self._tell(books)
 
-    def _tell(self) -> None:
+    def _books(self) -> list[tuple[Any, ...]]:
+        # Read before the commit: after it nothing may fail any more, or the caller believes that nothing was changed.
+        return [] if self._on_books is None else self._connection.execute(_TALLIES).fetchall()
+
+    def _tell(self, books: list[tuple[Any, ...]]) -> None:
         # Under the lock, so that the books are heard in the order in which they were written.
-        if self._on_books is not None:
-            for topic, *books in self._connection.execute(_TALLIES).fetchall():
-                self._on_books(topic, Tally(*books))
+        for topic, *numbers in books:
+            if self._on_books is not None:
+                self._on_books(topic, Tally(*numbers))
 
 
 def _make_private(path: Path) -> None:
@@ -275,6 +286,18 @@ def _make_private(path: Path) -> None:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
         raise OutboxInaccessible(f"{path.parent} ({error.strerror})") from error
+
+
+def _demand_ours(path: Path) -> None:
+    # A file with a WAL beside it is looked at through a connection that cannot write: a writing one would merge the
+    # WAL when it is closed, and so change a file that may be another program's.
+    wal = path.with_name(f"{path.name}-wal")
+    if wal.exists() and wal.stat().st_size:
+        connection = connect_readonly(path)
+        try:
+            identify(connection, path)
+        finally:
+            connection.close()
 
 
 def _last_seq(sql: sqlite3.Connection) -> int:

@@ -6,10 +6,11 @@ import secrets
 import sqlite3
 from pathlib import Path
 
-from storage.errors import OutboxForeign, OutboxInaccessible, OutboxNewer
+from storage.errors import OutboxBroken, OutboxForeign, OutboxInaccessible, OutboxNewer
 
 APPLICATION_ID = 0x44425041  # "DBPA"
 VERSION = 1
+_SMALLEST_DATABASE = 512  # one page
 
 CREATE_V1 = (
     # place: the order of sending. The halves of a split keep the place of their parent, their keys keep their order.
@@ -75,8 +76,13 @@ def identify(connection: sqlite3.Connection, path: Path) -> int:
     except sqlite3.OperationalError as error:
         raise OutboxInaccessible(f"{path} ({error})") from error
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorname != "SQLITE_NOTADB":
+            raise OutboxBroken(f"{path} ({error})") from error
         raise OutboxForeign(f"{path} is no SQLite database") from error
     if application == 0 and tables == 0 and version == 0:
+        if 0 < path.stat().st_size < _SMALLEST_DATABASE:
+            # SQLite takes a text of a few bytes for an empty database and would write over it.
+            raise OutboxForeign(f"{path} is no SQLite database")
         return 0
     if application != APPLICATION_ID:
         raise OutboxForeign(f"{path} has application_id {application:#x}")

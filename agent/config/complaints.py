@@ -35,6 +35,8 @@ def _sentence(detail: ErrorDetails, schema: type[BaseModel]) -> str:
         return f"{place}: unknown key{_nearest(path, schema)}"
     if detail["type"] == "missing":
         return f"{place}: is required and missing"
+    if detail["type"] == "model_type":
+        return f"{place}: should be an object"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return f"{place}: {message[:1].lower()}{message[1:]}"
 

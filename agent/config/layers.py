@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from agent.config.schema import Config
 from agent.errors import ConfigError, ConfigMalformed, ConfigMissing
 
 PREFIX = "DBPOWER_"
+MAX_DEPTH = 16  # ours has three levels; what is deeper is a mistake, and recursion ends somewhere
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors of Windows begin every file with it
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 Tree = dict[str, Any]
@@ -30,8 +32,8 @@ class Layers:
     file: with `${NAME}` filled in; above: environment and command line, which nothing overrides.
     """
 
-    file: Tree
-    above: Tree
+    file: Tree = field(repr=False)
+    above: Tree = field(repr=False)
     data_dir: Path
 
     def build(self, overlay: Mapping[str, object]) -> Config:
@@ -43,11 +45,16 @@ class Layers:
         for path, value in overlay.items():
             put(tree, path.split("."), value)
         _merge(tree, self.above)
-        tree["data_dir"] = str(self.data_dir)
+        if isinstance(tree.get("data_dir", ""), str):
+            tree["data_dir"] = str(self.data_dir)
+        wrong = remote.leak(overlay, self.above, tree.get("remote_config", "safe"))
         try:
-            return Config.model_validate(tree)
+            config = Config.model_validate(tree)
         except ValidationError as error:
-            raise ConfigError("; ".join(complaints.sentences(error, Config))) from None
+            wrong = complaints.sentences(error, Config) + wrong
+        if wrong:
+            raise ConfigError("; ".join(wrong))
+        return config
 
 
 def load(path: Path, environ: Mapping[str, str], options: Mapping[str, object]) -> tuple[Config, Layers]:
@@ -84,7 +91,7 @@ def put(tree: Tree, path: list[str] | tuple[str, ...], value: object) -> None:
 
 def _read(path: Path) -> Tree:
     try:
-        text = path.read_bytes()
+        text = path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
     except OSError as error:
         raise ConfigMissing(f"{path} ({error.strerror})") from None
     try:
@@ -97,8 +104,12 @@ def _read(path: Path) -> Tree:
 
 
 def _fill(node: Any, environ: Mapping[str, str], wrong: list[str], path: tuple[str, ...]) -> Any:
+    if len(path) > MAX_DEPTH:
+        raise ConfigMalformed(f"objects and lists stand in one another more than {MAX_DEPTH} deep")
     if isinstance(node, dict):
         return {key: _fill(value, environ, wrong, (*path, key)) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_fill(value, environ, wrong, (*path, str(number))) for number, value in enumerate(node)]
     if not isinstance(node, str):
         return node
 

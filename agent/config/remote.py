@@ -7,6 +7,7 @@ what the configuration file said at that time, so a key that a person edits ther
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from agent.errors import ConfigMalformed
 FILE_NAME = "remote.json"
 _INTERVALS = ("heartbeat_interval", "collection_interval")
 _ADDRESS = frozenset({"host", "port", "user", "database"})
+_ADDRESS_PATHS = frozenset(f"db_config.{name}" for name in _ADDRESS)
+_CREDENTIAL = "db_config.password"
 _THRESHOLDS = frozenset({"password", "min_exec_time_ms", "max_sql_text_bytes", "connect_timeout", "read_timeout"})
 
 
@@ -67,7 +70,26 @@ def overlay(data_dir: Path, file: Mapping[str, Any]) -> dict[str, object]:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise ConfigMalformed(f"{path} (written by update_config; delete it to forget remote changes)") from None
-    return {name: value for name, (value, over) in entries.items() if over == _digest(file, name)}
+    held = {name: value for name, (value, over) in entries.items() if over == _digest(file, name)}
+    if _CREDENTIAL in entries and _CREDENTIAL not in held:
+        # A person has changed the password since: it must not go to the address that came with the remote one.
+        held = {name: value for name, value in held.items() if name not in _ADDRESS_PATHS}
+    return held
+
+
+def leak(overlay_now: Mapping[str, object], above: Mapping[str, Any], mode: object) -> list[str]:
+    """Complaints when a password of environment or command line would go to an address from the backend.
+
+    Such a password is above the one that `refusal` demands beside a new address, and would be sent in its place.
+    """
+    database = above.get("db_config")
+    if mode == "any" or not isinstance(database, dict) or "password" not in database:
+        return []
+    foreign = (
+        name for name in overlay_now if name in _ADDRESS_PATHS and name.removeprefix("db_config.") not in database
+    )
+    reason = "was set remotely, but the password comes from environment or command line, and remote_config is safe"
+    return [f"{name}: {reason}" for name in sorted(foreign)]
 
 
 def save(data_dir: Path, file: Mapping[str, Any], overlay_now: Mapping[str, object]) -> None:
@@ -76,6 +98,7 @@ def save(data_dir: Path, file: Mapping[str, Any], overlay_now: Mapping[str, obje
     path, fresh = data_dir / FILE_NAME, data_dir / f"{FILE_NAME}.new"
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as target:
+        os.fchmod(descriptor, 0o600)  # a file left over by a crash keeps its mode
         target.write(orjson.dumps(entries, option=orjson.OPT_INDENT_2))
         target.flush()
         os.fsync(target.fileno())
@@ -91,4 +114,5 @@ def _digest(file: Mapping[str, Any], path: str) -> str:
     node: Any = file
     for name in path.split("."):
         node = node.get(name) if isinstance(node, dict) else None
-    return hashlib.sha256(orjson.dumps(node, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    # Not orjson: a value from the environment may hold bytes that are no UTF-8, as lone surrogates.
+    return hashlib.sha256(json.dumps(node, sort_keys=True).encode()).hexdigest()

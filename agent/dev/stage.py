@@ -10,12 +10,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.request
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
-
-import requests
 
 from agent.dev.postgres import PostgresServer, wheel_bin_dir
 from agent.dev.serve import RunningBackend
@@ -125,18 +124,19 @@ class Stage:
     # -- how ---------------------------------------------------------------------------------------------------
 
     def _register(self) -> None:
-        answer = requests.post(
+        wish = {"name": "demo", "type": "postgres", "team_id": 1, "config": {}, "collection_interval_minutes": 1}
+        request = urllib.request.Request(  # noqa: S310 our own backend
             f"{self.backend.url}/api/v1/collectors/register",
-            json={"name": "demo", "type": "postgres", "team_id": 1, "config": {}, "collection_interval_minutes": 1},
-            headers={"Authorization": "Bearer demo"},
-            timeout=10,
+            data=json.dumps(wish).encode(),
+            headers={"Authorization": "Bearer demo", "Content-Type": "application/json"},
         )
-        answer.raise_for_status()
-        self.collector_id = int(answer.json()["id"])
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 our own backend
+            collector = json.load(answer)
+        self.collector_id = int(collector["id"])
         self.config_path = self.home / "config.json"
         config = {
             "collector_id": self.collector_id,
-            "api_key": answer.json()["api_key"],
+            "api_key": collector["api_key"],
             "backend_url": self.backend.url,
             "db_type": "postgres",
             "db_config": {

@@ -1,7 +1,9 @@
-"""Where envelopes go: one file for each kind, named by it. This file says what a sink is."""
+"""Where envelopes go: one file for each kind, named by it. This file says what a sink is and knows how to find them."""
 
 from __future__ import annotations
 
+import pkgutil
+from importlib import import_module
 from typing import Protocol
 
 from agent.delivery import Verdict
@@ -21,5 +23,18 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Ends the connection; calling it twice is fine."""
+        """Ends the connection; calling it twice is fine, and a later `send` opens a new one."""
         ...
+
+
+def kinds() -> list[str]:
+    """The kinds there are: the modules of this package, except those that begin with an underscore."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def find(kind: str) -> type[Sink]:
+    """The sink of that kind. Raises LookupError when there is none."""
+    if kind not in kinds():
+        raise LookupError(kind)
+    sink: type[Sink] = import_module(f"{__name__}.{kind}").SINK
+    return sink

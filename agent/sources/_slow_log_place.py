@@ -87,7 +87,10 @@ class Place:
         return max(0, at_start.slow_queries - self.rows - self.spare[1])
 
     def _comparable(self, now: Counters) -> bool:
-        return self.server_started_at is not None and now.is_same_run(self.server_started_at)
+        if self.server_started_at is None or self.spare is None or not now.is_same_run(self.server_started_at):
+            return False
+        # Each row that was read is in the counter of its run; less means another run, or that it was set back.
+        return now.slow_queries >= self.rows + self.spare[0]
 
 
 def decode(bookmark: bytes) -> Place:

@@ -11,8 +11,9 @@ import orjson
 from agent.errors import BookmarkUnreadable
 
 Key = tuple[int, int, int, bool]  # userid, dbid, queryid, toplevel
-Counts = tuple[int, float, float, int]  # calls, total ms, max ms since the reset, rows
-_NOTHING: Counts = (0, 0.0, 0.0, 0)
+# Calls, total ms, max ms since the reset, rows, and when counting began (Unix seconds, None before extension 1.11).
+Counts = tuple[int, float, float, int, float | None]
+_NOTHING: Counts = (0, 0.0, 0.0, 0, None)
 
 FIRST_LOOK, NEW, NORMAL, RESET = "first_look", "new", "normal", "reset"
 
@@ -62,7 +63,7 @@ class Baseline:
     def deltas(self, rows: Iterable[tuple[Key, Counts]], stats_reset: str | None) -> Iterable[Delta]:
         """What each statement did since; statements that did nothing are left out."""
         counts, ahead = self.counts, self.ahead
-        was_reset = self.taken_at is not None and self.stats_reset != stats_reset
+        was_reset = self.was_reset(stats_reset)
         ahead_was_reset = self.ahead_reset != stats_reset
         unseen = FIRST_LOOK if self.taken_at is None else NEW
         for key, now in rows:
@@ -76,11 +77,19 @@ class Baseline:
                 if now[0] > 0:
                     yield _delta(key, unseen, _time(at), _NOTHING, now)
                 continue
-            if reset or now[0] < before[0] or now[1] < before[1]:
+            if reset or now[4] != before[4] or now[0] < before[0] or now[1] < before[1]:
                 if now[0] > 0:
                     yield _delta(key, RESET, _time(at), _NOTHING, now)
             elif now[0] > before[0]:
                 yield _delta(key, NORMAL, _time(at), before, now)
+
+    def was_reset(self, stats_reset: str | None) -> bool:
+        """Whether the server has forgotten all counters since the last look."""
+        return self.taken_at is not None and self.stats_reset != stats_reset
+
+    def evicted(self, present: Mapping[str, Counts], min_ms: float) -> int:
+        """How many statements that had been slow are not counted any more: what they did last is not known."""
+        return sum(was[2] >= min_ms for name, was in {**self.counts, **self.ahead}.items() if name not in present)
 
 
 def decode(bookmark: bytes) -> Baseline:

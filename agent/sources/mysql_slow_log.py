@@ -7,7 +7,7 @@ a guess: where the anchor is gone, a gap says so.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from datetime import datetime
 
@@ -50,9 +50,12 @@ class SlowLogTable:
     kind = "mysql_slow_log"
     db_type = "mysql"
 
-    def __init__(self, settings: SourceSettings, clock: Clock) -> None:
+    def __init__(
+        self, settings: SourceSettings, clock: Clock, connect: Callable[[SourceSettings], Session] = Session
+    ) -> None:
         self._settings = settings
         self._clock = clock
+        self._connect = connect
         self._session: Session | None = None
         self._rows_a_statement = START_ROWS
         limit = settings.db.max_sql_text_bytes
@@ -206,7 +209,7 @@ class SlowLogTable:
 
     def _connected(self) -> Session:
         if self._session is None or not self._session.is_open:
-            self._session = Session(self._settings)
+            self._session = self._connect(self._settings)
         return self._session
 
 

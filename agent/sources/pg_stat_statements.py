@@ -7,7 +7,7 @@ texts are needed for what is sent only.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -17,25 +17,27 @@ from agent.record import Record, Window
 from agent.redact import mask_secrets
 from agent.sources import Reading, SourceSettings
 from agent.sources._postgres_session import MARKER, Session
-from agent.sources._statement_counters import Baseline, Counts, Delta, Key, decode, key_text
+from agent.sources._statement_counters import RESET, Baseline, Counts, Delta, Key, decode, key_text
+from storage.envelope import Gap
 
 KIND = "pg_stat_statements"
 STATEMENTS_A_READING = 100
 
 _EXTENSION = f"""
-    SELECT {MARKER} quote_ident(n.nspname), pg_has_role('pg_read_all_stats', 'USAGE')
+    SELECT {MARKER} quote_ident(n.nspname), pg_has_role('pg_read_all_stats', 'USAGE'),
+        has_schema_privilege(n.oid, 'USAGE')
     FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_stat_statements'
 """
 _COLUMNS = f"SELECT {MARKER} * FROM {{schema}}.pg_stat_statements(false) LIMIT 0"
 _COUNTERS = f"""
-    SELECT {MARKER} userid, dbid, queryid, {{toplevel}}, calls, {{total}}, {{maximum}}, rows
+    SELECT {MARKER} userid, dbid, queryid, {{toplevel}}, calls, {{total}}, {{maximum}}, rows, {{since}}
     FROM {{schema}}.pg_stat_statements(false) WHERE queryid IS NOT NULL AND calls > 0
 """
 _HAS_INFO = f"SELECT {MARKER} to_regclass('{{schema}}.pg_stat_statements_info') IS NOT NULL"
 _RESET = f"SELECT {MARKER} stats_reset::text FROM {{schema}}.pg_stat_statements_info"
 _TEXTS = f"""
     SELECT {MARKER} userid, dbid, queryid, {{toplevel}}, left(query, %s),
-        CASE WHEN length(query) > %s THEN encode(sha256(convert_to(query, 'UTF8')), 'hex') END
+        CASE WHEN octet_length(convert_to(query, 'UTF8')) > %s THEN encode(sha256(convert_to(query, 'UTF8')), 'hex') END
     FROM {{schema}}.pg_stat_statements(true) WHERE queryid = ANY (%s)
 """
 _DATABASES = f"SELECT {MARKER} oid, datname FROM pg_database"
@@ -50,10 +52,12 @@ class _Shape:
     toplevel: str
     total: str
     maximum: str
+    since: str
     has_info: bool
 
     def fill(self, sql: str) -> str:
-        return sql.format(schema=self.schema, toplevel=self.toplevel, total=self.total, maximum=self.maximum)
+        names = {"schema": self.schema, "toplevel": self.toplevel, "since": self.since}
+        return sql.format(**names, total=self.total, maximum=self.maximum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +75,15 @@ class StatementStatistics:
     kind = KIND
     db_type = "postgres"
 
-    def __init__(self, settings: SourceSettings, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: SourceSettings,
+        clock: Clock,
+        connect: Callable[[SourceSettings, Clock], Session] = Session,
+    ) -> None:
         self._settings = settings
         self._clock = clock
+        self._connect = connect
         self._session: Session | None = None
         self._shape: _Shape | None = None
 
@@ -102,9 +112,12 @@ class StatementStatistics:
             at = self._clock.now()
             counts = {key_text(key): now for key, now in rows}
             min_ms = self._settings.db.min_exec_time_ms
-            slow = [delta for delta in before.deltas(rows, reset) if delta.is_slow(min_ms)]
+            deltas = list(before.deltas(rows, reset))
+            slow = [delta for delta in deltas if delta.is_slow(min_ms)]
             after = Baseline(counts=counts, taken_at=at.isoformat(), stats_reset=reset)
-            yield from self._readings(slow, before, after)
+            lost = before.evicted(counts, min_ms) + sum(delta.reason == RESET for delta in deltas)
+            gaps = self._gaps(before, after, lost)
+            yield from self._readings(slow, before, after, gaps)
             finished = True
         finally:
             if not finished:
@@ -112,9 +125,21 @@ class StatementStatistics:
 
     # -- one look ----------------------------------------------------------------------------------------------
 
-    def _readings(self, slow: Sequence[Delta], before: Baseline, after: Baseline) -> Iterator[Reading]:
+    def _gaps(self, before: Baseline, after: Baseline, lost: int) -> tuple[Gap, ...]:
+        """What was counted between the last look and the moment the server forgot it."""
+        if before.was_reset(after.stats_reset):
+            reason, detail = "reset", "the counters were reset between two looks"
+        elif lost:
+            reason, detail = "evicted", f"the server dropped the counters of {lost} statements between two looks"
+        else:
+            return ()
+        return (Gap(self._settings.watch, reason, before.taken_at, after.taken_at, None, detail),)
+
+    def _readings(
+        self, slow: Sequence[Delta], before: Baseline, after: Baseline, gaps: tuple[Gap, ...]
+    ) -> Iterator[Reading]:
         if not slow:
-            yield Reading((), after.encode())
+            yield Reading((), after.encode(), gaps)
             return
         session, shape = self._connected()
         look = _Look(
@@ -129,7 +154,7 @@ class StatementStatistics:
             ahead.update({key_text(delta.key): after.counts[key_text(delta.key)] for delta in part})
             is_last = start + STATEMENTS_A_READING >= len(slow)
             bookmark = after if is_last else _part_way(before, after, ahead)
-            yield Reading(records, bookmark.encode())
+            yield Reading(records, bookmark.encode(), gaps if is_last else ())
 
     def _records(
         self, deltas: Sequence[Delta], look: _Look, texts: dict[Key, tuple[str, str | None]] | str
@@ -179,7 +204,7 @@ class StatementStatistics:
 
     def _counters(self, session: Session, shape: _Shape) -> list[tuple[Key, Counts]]:
         rows = session.rows(shape.fill(_COUNTERS))
-        return [((row[0], row[1], row[2], row[3]), (row[4], row[5], row[6], row[7])) for row in rows]
+        return [((row[0], row[1], row[2], row[3]), (row[4], row[5], row[6], row[7], row[8])) for row in rows]
 
     def _reset_time(self, session: Session, shape: _Shape) -> str | None:
         if not shape.has_info:
@@ -197,13 +222,17 @@ class StatementStatistics:
             rows = session.rows(shape.fill(_TEXTS), (limit, limit, queryids))
         except SetupError as error:
             return error.detail[:100] or error.sentence
-        return {(row[0], row[1], row[2], row[3]): (row[4], row[5]) for row in rows if row[4] is not None}
+        return {(row[0], row[1], row[2], row[3]): (_cut(row[4], limit), row[5]) for row in rows if row[4] is not None}
 
     def _connected(self) -> tuple[Session, _Shape]:
         if self._session is None or self._shape is None or not self._session.is_open:
-            self._session = Session(self._settings, self._clock)
+            self._session = self._connect(self._settings, self._clock)
             self._shape = _shape_of(self._session)
         return self._session, self._shape
+
+
+def _cut(text: str, limit_bytes: int) -> str:
+    return text if len(text) * 4 <= limit_bytes else text.encode()[:limit_bytes].decode("utf-8", "ignore")
 
 
 def _part_way(before: Baseline, after: Baseline, ahead: dict[str, Counts]) -> Baseline:
@@ -214,9 +243,11 @@ def _shape_of(session: Session) -> _Shape:
     found = session.rows(_EXTENSION)
     if not found:
         raise StatementsNotCreated
-    ((schema, granted),) = found
+    ((schema, granted, is_open),) = found
     if not granted:
         raise StatementsNotGranted
+    if not is_open:
+        raise SetupError(f"the extension lives in a schema of its own: GRANT USAGE ON SCHEMA {schema} TO the user")
     columns = session.columns(_COLUMNS.format(schema=schema))
     ((has_info,),) = session.rows(_HAS_INFO.format(schema=schema.replace("'", "''")))
     return _Shape(
@@ -224,6 +255,7 @@ def _shape_of(session: Session) -> _Shape:
         toplevel="toplevel" if "toplevel" in columns else "true",
         total="total_exec_time" if "total_exec_time" in columns else "total_time",
         maximum="max_exec_time" if "max_exec_time" in columns else "max_time",
+        since="extract(epoch FROM stats_since)::float8" if "stats_since" in columns else "NULL::float8",
         has_info=bool(has_info),
     )
 

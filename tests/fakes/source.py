@@ -1,0 +1,71 @@
+"""A source whose rows are numbers: they are read in readings of `chunk` rows, and it fails on request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from datetime import UTC, datetime
+
+from agent.clock import Clock
+from agent.errors import DatabaseAway, SourceError
+from agent.record import Record
+from agent.sources import Reading, SourceSettings
+
+AT = datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+
+def record(number: int, text: str = "SELECT 1") -> Record:
+    """The row of that number."""
+    return Record(f"r{number}", "fake", text, 1.0, 0.0, 0, 0, "db", "user@host", AT, AT)
+
+
+class FakeSource:
+    """`rows` may grow at any time. `away`: every call raises DatabaseAway. `refusal`: what every call raises instead.
+
+    `before_read` and `between` (after each reading, with the rows read so far) are the places for a test to do
+    something in the middle of a look, to raise included.
+    """
+
+    kind = "fake"
+    db_type = "mysql"
+
+    def __init__(self, settings: SourceSettings | None = None, clock: Clock | None = None) -> None:
+        self.rows = 0
+        self.chunk = 10
+        self.away = False
+        self.refusal: SourceError | None = None
+        self.before_read: Callable[[], None] = lambda: None
+        self.between: Callable[[int], None] = lambda _: None
+        self.reads = self.checks = self.closes = 0
+        self.reading_now = 0
+
+    def check(self) -> None:
+        """Fails as `read` would."""
+        self.checks += 1
+        self._answer()
+
+    def read(self, bookmark: bytes | None) -> Generator[Reading]:
+        """Everything behind the bookmark, which is a number."""
+        self.reads += 1
+        self.reading_now += 1
+        try:
+            self.before_read()
+            self._answer()
+            at = int(bookmark or b"0")
+            while at < self.rows:
+                end = min(self.rows, at + self.chunk)
+                yield Reading(tuple(record(number) for number in range(at, end)), str(end).encode())
+                at = end
+                self.between(at)
+                self._answer()
+        finally:
+            self.reading_now -= 1
+
+    def close(self) -> None:
+        """Counted."""
+        self.closes += 1
+
+    def _answer(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        if self.away:
+            raise DatabaseAway("gone")

@@ -1,0 +1,622 @@
+"""The slow log table of a real MariaDB, read by a user who has SELECT on it and nothing else.
+
+What could go wrong: a row is skipped or read twice (identical rows, other time zones, SET timestamp, late rows, killed
+sessions, restarts); a rotation or a purge doubles everything or loses in silence, or is told when nothing was lost; a
+huge or a strange text stops the look; the reader logs itself, leaves statements running, keeps an administrator
+waiting, or grows with the table; a broken server hangs the reader or gives the wrong error.
+"""
+
+import hashlib
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pymysql
+import pytest
+from pymysql.cursors import Cursor, SSCursor
+
+from agent.clock import Clock
+from agent.config.schema import DbConfig
+from agent.dev.server_process import free_port, wait_until
+from agent.errors import (
+    DatabaseAway,
+    LoginRefused,
+    SlowLogCrashed,
+    SlowLogMissing,
+    SlowLogNotGranted,
+    SourceError,
+)
+from agent.record import Record
+from agent.sources import Reading, SourceSettings
+from agent.sources.mysql_slow_log import START_ROWS, SlowLogTable
+from storage.envelope import Gap
+from tests.servers.mariadb import LOG_ALL_SQL, MariaDBServer, MariaDBTemplate, tag
+
+FATE_S = 20.0
+RSS_GROWTH_KIB = 60 * 1024
+
+
+class Look:
+    """All of one look, or as many readings of it as were asked for."""
+
+    def __init__(self, readings: Sequence[Reading], before: bytes | None) -> None:
+        self.records: list[Record] = [record for reading in readings for record in reading.records]
+        self.gaps: list[Gap] = [gap for reading in readings for gap in reading.gaps]
+        self.bookmark = readings[-1].bookmark if readings else before
+
+    @property
+    def texts(self) -> list[str]:
+        return [record.sql_text for record in self.records]
+
+    @property
+    def told(self) -> list[tuple[str, int | None]]:
+        return [(gap.reason, gap.estimate) for gap in self.gaps]
+
+
+def make(db_config: dict[str, Any], **more: Any) -> SlowLogTable:
+    db = DbConfig(**{"connect_timeout": 2, "read_timeout": 20, **db_config, **more})
+    return SlowLogTable(SourceSettings("default", db, db.port or 0), Clock())
+
+
+def look(source: SlowLogTable, bookmark: bytes | None = None) -> Look:
+    return Look(list(source.read(bookmark)), bookmark)
+
+
+@pytest.fixture
+def server(clean_mariadb: MariaDBServer) -> MariaDBServer:
+    return clean_mariadb
+
+
+@pytest.fixture
+def source(server: MariaDBServer) -> Iterator[SlowLogTable]:
+    with closing(make(server.monitor())) as found:
+        yield found
+
+
+@contextmanager
+def client(server: MariaDBServer) -> Iterator[Cursor]:
+    """A customer each of whose statements becomes a row. Its first statement is counted by the server, not logged."""
+    with closing(server.root()) as connection, connection.cursor() as cursor:
+        cursor.execute(LOG_ALL_SQL)
+        yield cursor
+
+
+def run(cursor: Cursor, first: int, count: int = 1) -> list[str]:
+    texts = [f"SELECT /* {tag(number)} */ 1" for number in range(first, first + count)]
+    for text in texts:
+        cursor.execute(text)
+    return texts
+
+
+def running(server: MariaDBServer) -> list[tuple[Any, ...]]:
+    """The sessions of the agent: id, command."""
+    return [row[:1] + row[4:5] for row in server.execute("SHOW PROCESSLIST") if row[1] == "monitoring"]
+
+
+def fill_with_long_texts(server: MariaDBServer, count: int = 2_000) -> None:
+    """20 MB: more than the sockets between server and reader hold."""
+    with client(server) as cursor:
+        for start in range(0, count, 100):
+            batch = (f"SELECT /* {tag(number)} {'x' * 10_000} */ 1" for number in range(start, start + 100))
+            cursor.execute(";".join(batch))
+            while cursor.nextset():
+                pass
+
+
+# -- every row once ------------------------------------------------------------------------------------------------
+
+
+def test_rows_come_once_each_whether_the_reader_was_up_or_down(server: MariaDBServer, source: SlowLogTable) -> None:
+    before = server.slow(700)
+    first = look(source)
+    during = server.slow(3, first=700)
+    second = look(source, first.bookmark)
+    source.close()
+    down = server.slow(1_200, first=703)
+    with closing(make(server.monitor())) as other:
+        third = look(other, second.bookmark)
+        fourth = look(other, third.bookmark)
+    assert (first.texts, second.texts, third.texts, fourth.texts) == (before, during, down, [])
+    assert first.gaps + second.gaps + third.gaps + fourth.gaps == []
+
+
+def test_a_record_carries_what_the_row_says(server: MariaDBServer, source: SlowLogTable) -> None:
+    began = datetime.now(UTC)
+    server.slow(1, sleep_s=0.2)
+    [record] = look(source).records
+    assert record.sql_text == f"SELECT /* {tag(0)} */ SLEEP(0.2)"
+    assert 0.2 <= record.query_time_s < 5
+    assert abs(record.start_time - began) < timedelta(seconds=5)
+    assert (record.rows_sent, record.rows_examined, record.db) == (1, 0, "")
+    assert record.user_host.startswith("root[root] @ ")
+    assert (record.source, record.text_sha256) == ("mysql_slow_log", None)
+
+
+def test_identical_rows_are_separate_rows(server: MariaDBServer, source: SlowLogTable) -> None:
+    with client(server) as cursor:
+        cursor.execute("SET timestamp=1700000000")
+        cursor.execute(";".join(["SELECT 1"] * 50))
+        while cursor.nextset():
+            pass
+    columns = "start_time, user_host, lock_time, rows_sent, rows_examined, db, thread_id, sql_text"
+    [(distinct,)] = server.execute(f"SELECT COUNT(*) FROM (SELECT DISTINCT {columns} FROM mysql.slow_log) AS d")
+    found = look(source)
+    assert distinct < 5
+    assert (found.texts.count("SELECT 1"), len({record.id for record in found.records})) == (50, server.count())
+
+
+def test_a_record_keeps_its_id_when_it_is_read_again(server: MariaDBServer, source: SlowLogTable) -> None:
+    server.slow(20)
+    first, again = look(source), look(source)
+    assert [record.id for record in again.records] == [record.id for record in first.records]
+
+
+def test_clients_in_other_time_zones_hide_nothing(server: MariaDBServer, source: SlowLogTable) -> None:
+    texts: list[str] = []
+    found: list[str] = []
+    bookmark = None
+    for number, zone in enumerate(["+10:30", "-11:00", "+00:00", "+13:00", "-03:00"]):
+        texts += server.slow(2, first=2 * number, time_zone=zone)
+        seen = look(source, bookmark)
+        bookmark, found = seen.bookmark, found + seen.texts
+    assert found == texts
+
+
+def test_set_timestamp_hides_nothing(server: MariaDBServer, source: SlowLogTable) -> None:
+    texts: list[str] = []
+    found: list[str] = []
+    bookmark = None
+    with client(server) as cursor:
+        for number, stamp in enumerate([2_000_000_000, 1_000_000_000, 1]):
+            cursor.execute(f"SET timestamp={stamp}")
+            texts += [f"SET timestamp={stamp}", *run(cursor, number)]
+            seen = look(source, bookmark)
+            bookmark, found = seen.bookmark, found + seen.texts
+    years = {row[0] for row in server.execute("SELECT DISTINCT YEAR(start_time) FROM mysql.slow_log")}
+    assert {2001, 2033} <= years
+    assert found == texts
+
+
+def test_a_row_that_finishes_late_is_read_late(server: MariaDBServer, source: SlowLogTable) -> None:
+    late = threading.Thread(target=server.slow, args=(1,), kwargs={"first": 99, "sleep_s": 2.0})
+    late.start()
+    asleep = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE STATE = 'User sleep'"
+    assert wait_until(lambda: server.execute(asleep) == [(1,)], FATE_S)
+    early = server.slow(3)
+    first = look(source)
+    late.join(FATE_S)
+    second = look(source, first.bookmark)
+    assert first.texts == early
+    assert second.texts == [f"SELECT /* {tag(99)} */ SLEEP(2.0)"]
+    assert second.records[0].start_time <= first.records[0].start_time
+
+
+def test_a_restarted_server_changes_nothing(server: MariaDBServer, source: SlowLogTable) -> None:
+    before = server.slow(10)
+    first = look(source)
+    unread = server.slow(5, first=10)
+    pid = server.pid
+    server.restart()
+    assert server.pid != pid
+    with pytest.raises(DatabaseAway):
+        look(source, first.bookmark)
+    after = server.slow(5, first=15)
+    second = look(source, first.bookmark)
+    assert (first.texts, second.texts, second.gaps) == (before, unread + after, [])
+
+
+@pytest.mark.parametrize("kill", ["KILL CONNECTION", "KILL QUERY"])
+def test_a_session_killed_in_mid_stream_goes_on_where_it_was(
+    server: MariaDBServer, source: SlowLogTable, kill: str
+) -> None:
+    fill_with_long_texts(server)
+    readings = source.read(None)
+    taken = [next(readings)]
+    [(session, _)] = running(server)
+    server.execute(f"{kill} {session}")
+    with pytest.raises(DatabaseAway):
+        taken.extend(readings)
+    part = Look(taken, None)
+    assert 0 < len(part.records) < 2_000
+    rest = look(source, part.bookmark)
+    assert [text[:21] for text in part.texts + rest.texts] == [f"SELECT /* {tag(number)} " for number in range(2_000)]
+    assert part.gaps + rest.gaps == []
+
+
+def test_rows_appended_in_the_middle_of_a_look_come_once(server: MariaDBServer, source: SlowLogTable) -> None:
+    server.fill(12_000)
+    readings = source.read(None)
+    taken = [next(readings)]
+    server.slow(50, first=12_000)
+    taken.extend(readings)
+    part = Look(taken, None)
+    rest = look(source, part.bookmark)
+    assert part.texts + rest.texts == [f"SELECT /* {tag(number)} */ 1" for number in range(12_050)]
+
+
+# -- rotation and purge --------------------------------------------------------------------------------------------
+
+
+def truncate(server: MariaDBServer) -> None:
+    server.execute("TRUNCATE TABLE mysql.slow_log")
+
+
+def rename(server: MariaDBServer) -> None:
+    server.execute(
+        "DROP TABLE IF EXISTS mysql.slow_log_new, mysql.slow_log_old",
+        "CREATE TABLE mysql.slow_log_new LIKE mysql.slow_log",
+        "RENAME TABLE mysql.slow_log TO mysql.slow_log_old, mysql.slow_log_new TO mysql.slow_log",
+    )
+
+
+Rotation = Callable[[MariaDBServer], None]
+ROTATIONS = pytest.mark.parametrize("rotate", [truncate, rename])
+
+
+@ROTATIONS
+def test_a_rotation_with_unread_rows_is_one_gap_with_their_number(
+    server: MariaDBServer, source: SlowLogTable, rotate: Rotation
+) -> None:
+    with client(server) as cursor:
+        run(cursor, 0, 20)
+        first = look(source)
+        run(cursor, 20, 7)
+        rotate(server)
+        fresh = run(cursor, 27, 3)
+        second = look(source, first.bookmark)
+        third = look(source, second.bookmark)
+    assert (second.texts, second.told) == (fresh, [("rotated", 7)])
+    assert (third.texts, third.told) == ([], [])
+
+
+@ROTATIONS
+def test_a_rotation_when_all_was_read_is_no_gap(server: MariaDBServer, source: SlowLogTable, rotate: Rotation) -> None:
+    with client(server) as cursor:
+        run(cursor, 0, 20)
+        first = look(source)
+        rotate(server)
+        empty = look(source, first.bookmark)
+        fresh = run(cursor, 20, 3)
+        second = look(source, empty.bookmark)
+    assert (empty.texts, second.texts) == ([], fresh)
+    assert empty.gaps + second.gaps == []
+
+
+@ROTATIONS
+def test_a_rotation_beyond_a_restart_is_a_gap_of_unknown_size(
+    server: MariaDBServer, source: SlowLogTable, rotate: Rotation
+) -> None:
+    server.slow(20)
+    first = look(source)
+    server.slow(7, first=20)
+    server.restart()
+    rotate(server)
+    fresh = server.slow(2, first=27)
+    source.close()
+    second = look(source, first.bookmark)
+    assert (second.texts, second.told) == (fresh, [("rotated", None)])
+
+
+def test_rows_that_came_and_went_between_two_looks_at_an_empty_table_are_a_gap(
+    server: MariaDBServer, source: SlowLogTable
+) -> None:
+    with client(server) as cursor:
+        first = look(source)
+        run(cursor, 0, 4)
+        truncate(server)
+        second = look(source, first.bookmark)
+        third = look(source, second.bookmark)
+    assert (first.told, second.told, third.told) == ([], [("rotated", 4)], [])
+
+
+def test_a_table_shorter_than_it_was_is_never_read_again(server: MariaDBServer, source: SlowLogTable) -> None:
+    server.slow(20)
+    first = look(source)
+    path = server.data / "mysql" / "slow_log.CSV"
+    server.execute("SET GLOBAL slow_query_log=OFF", "FLUSH TABLES mysql.slow_log")
+    rows = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(rows[:1] + rows[5:]))
+    server.execute("FLUSH TABLES mysql.slow_log", "SET GLOBAL slow_query_log=ON")
+    assert server.count() == 16
+    second = look(source, first.bookmark)
+    fresh = server.slow(3, first=20)
+    third = look(source, second.bookmark)
+    assert (second.texts, second.told) == ([], [("rows_removed", None)])
+    assert (third.texts, third.told) == (fresh, [])
+
+
+@pytest.mark.parametrize("engine", ["MyISAM", "Aria TRANSACTIONAL=0"])
+def test_rows_deleted_from_an_altered_table_are_a_gap_and_nothing_is_read_again(
+    server: MariaDBServer, source: SlowLogTable, engine: str
+) -> None:
+    try:
+        server.execute(
+            "SET GLOBAL slow_query_log=OFF",
+            f"ALTER TABLE mysql.slow_log ENGINE={engine}",
+            "SET GLOBAL slow_query_log=ON",
+        )
+        texts = server.slow(20)
+        first = look(source)
+        server.execute(
+            "SET GLOBAL slow_query_log=OFF",
+            "RENAME TABLE mysql.slow_log TO mysql.slow_log_purge",
+            f"DELETE FROM mysql.slow_log_purge WHERE sql_text LIKE '%{tag(3)}%' OR sql_text LIKE '%{tag(4)}%'",
+            "RENAME TABLE mysql.slow_log_purge TO mysql.slow_log",
+            "SET GLOBAL slow_query_log=ON",
+        )
+        assert server.count() == 18
+        second = look(source, first.bookmark)
+        fresh = server.slow(3, first=20)
+        third = look(source, second.bookmark)
+    finally:
+        server.execute(
+            "SET GLOBAL slow_query_log=OFF",
+            "TRUNCATE TABLE mysql.slow_log",
+            "ALTER TABLE mysql.slow_log ENGINE=CSV",
+            "SET GLOBAL slow_query_log=ON",
+        )
+    assert (first.texts, second.texts, second.told) == (texts, [], [("rows_removed", None)])
+    # Deleted places may be filled again in these engines, so only what stands behind the end is promised.
+    assert set(third.texts) <= set(fresh)
+    assert not set(third.texts) & set(texts)
+
+
+# -- texts ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_statement_of_16_megabytes_is_cut_and_carries_the_digest_of_the_whole(
+    mariadb_template: MariaDBTemplate,
+) -> None:
+    text = "SELECT LENGTH('" + "aé" * 5_300_000 + "')"
+    with MariaDBServer(mariadb_template, long_query_time=10, options=["--max-allowed-packet=64M"]) as server:
+        with client(server) as cursor:
+            cursor.execute("SET NAMES utf8mb4")
+            cursor.execute(text)
+            run(cursor, 1)
+        config = server.monitor()
+        with closing(make(config)) as usual, closing(make(config, max_sql_text_bytes=4_096)) as narrow:
+            found, short = look(usual), look(narrow)
+    for records, limit in ((found.records, 1_048_576), (short.records, 4_096)):
+        huge = records[1]
+        assert text.startswith(huge.sql_text)
+        assert limit - 1 <= len(huge.sql_text.encode()) <= limit
+        assert huge.text_sha256 == hashlib.sha256(text.encode()).hexdigest()
+    assert found.texts[2] == f"SELECT /* {tag(1)} */ 1"
+    assert [record.id for record in short.records] == [record.id for record in found.records]
+
+
+def test_strange_texts_arrive_as_they_are(server: MariaDBServer, source: SlowLogTable) -> None:
+    plain = [
+        "SELECT 'it''s', \"double\", `a` FROM (SELECT 1 AS a) AS t",
+        "SELECT 'back\\\\slash', 'comma,comma'",
+        "SELECT\n1\r\n,\t2",
+        "SELECT 'ünïcödé', '日本語'",
+    ]
+    with client(server) as cursor:
+        cursor.execute("SET NAMES utf8mb4")
+        for text in plain:
+            cursor.execute(text)
+        cursor.execute("SELECT 'nul\0nul'")
+        cursor.execute("SELECT 'emoji 🙂'")
+        raw: Any = cursor
+        raw.execute(b"SELECT _binary'\xff\xfe'")
+        run(cursor, 1)
+    _, *texts = look(source).texts
+    assert texts[:4] == plain
+    assert texts[4] == "SELECT 'nul\0nul'"
+    assert texts[5] in {"SELECT 'emoji ?'", "SELECT 'emoji 🙂'"}
+    assert texts[6].startswith("SELECT _binary'")
+    assert texts[7:] == [f"SELECT /* {tag(1)} */ 1"]
+
+
+def test_passwords_are_masked(server: MariaDBServer, source: SlowLogTable) -> None:
+    with client(server) as cursor:
+        cursor.execute("CREATE OR REPLACE USER tester IDENTIFIED BY 'hunter2'")
+        cursor.execute("DROP USER tester")
+    assert "hunter2" in server.texts()[0]
+    assert look(source).texts == ["CREATE OR REPLACE USER tester IDENTIFIED BY '***'", "DROP USER tester"]
+
+
+# -- a good guest --------------------------------------------------------------------------------------------------
+
+
+def test_the_reader_never_logs_itself_whatever_the_server_logs(mariadb_template: MariaDBTemplate) -> None:
+    options = ["--log-queries-not-using-indexes=ON", "--log-slow-admin-statements=ON"]
+    mine = "SELECT COUNT(*) FROM mysql.slow_log WHERE user_host LIKE 'monitoring%'"
+    with MariaDBServer(mariadb_template, long_query_time=0, options=options) as server:
+        config = server.monitor()
+        with closing(make(config)) as source:
+            source.check()
+            first = look(source)
+            server.slow(3)
+            second = look(source, first.bookmark)
+            truncate(server)
+            third = look(source, second.bookmark)
+            by_the_agent = server.execute(mine)
+        with closing(pymysql.connect(**config)) as plain, plain.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        by_a_plain_client = server.execute(mine)
+    assert any("tag-000002" in text for text in second.texts)
+    assert not any("mysql.slow_log LIMIT" in text for text in first.texts + second.texts + third.texts)
+    assert by_the_agent == [(0,)]
+    assert by_a_plain_client[0][0] >= 1
+
+
+def test_closing_a_look_early_leaves_no_running_statement(server: MariaDBServer, source: SlowLogTable) -> None:
+    fill_with_long_texts(server)
+    readings = source.read(None)
+    next(readings)
+    assert [command for _, command in running(server)] == ["Query"]
+    readings.close()
+    assert wait_until(lambda: running(server) == [], FATE_S)
+
+
+def lock_is_free(server: MariaDBServer, wait_s: int) -> bool:
+    """Whether a TRUNCATE gets through within that time."""
+    try:
+        server.execute(f"SET SESSION lock_wait_timeout={wait_s}", "TRUNCATE TABLE mysql.slow_log")
+    except pymysql.OperationalError as error:
+        if error.args[0] != 1205:
+            raise
+        return False
+    return True
+
+
+def test_a_paused_reader_lets_a_rotation_through(server: MariaDBServer, source: SlowLogTable) -> None:
+    fill_with_long_texts(server)
+    config = server.monitor()
+    plain: Any = pymysql.connect(**config)
+    cursor = plain.cursor(SSCursor)
+    cursor.execute("SELECT * FROM mysql.slow_log")
+    control = lock_is_free(server, 7)
+    cursor._result.unbuffered_active = False  # else the driver would read the rest
+    plain._force_close()
+    readings = source.read(None)
+    next(readings)
+    assert (control, lock_is_free(server, 20)) == (False, True)
+    readings.close()
+
+
+def test_statements_grow_to_about_two_seconds_of_work(server: MariaDBServer, source: SlowLogTable) -> None:
+    server.fill(60_000)
+    assert source._rows_a_statement == START_ROWS
+    assert len(look(source).records) == 60_000
+    assert source._rows_a_statement > START_ROWS
+
+
+MEMORY = """
+import resource, sys, orjson
+from contextlib import closing
+from agent.clock import Clock
+from agent.config.schema import DbConfig
+from agent.sources import SourceSettings
+from agent.sources.mysql_slow_log import SlowLogTable
+db = DbConfig(**orjson.loads(sys.argv[1]))
+total, base = 0, None
+with closing(SlowLogTable(SourceSettings("default", db, db.port), Clock())) as source:
+    for reading in source.read(None):
+        total += len(reading.records)
+        if base is None and total >= 5_000:
+            base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(total, base, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_table(server: MariaDBServer) -> None:
+    import orjson  # noqa: PLC0415 - as the program above does
+
+    server.fill(200_000)
+    config = orjson.dumps(server.monitor()).decode()
+    done = subprocess.run([sys.executable, "-c", MEMORY, config], capture_output=True, text=True, check=True)
+    total, base_kib, peak_kib = map(int, done.stdout.split())
+    print(f"RSS after 5,000 rows {base_kib // 1024} MB, after 200,000 rows {peak_kib // 1024} MB")  # noqa: T201
+    assert total == 200_000
+    assert peak_kib - base_kib < RSS_GROWTH_KIB
+
+
+# -- the first look ------------------------------------------------------------------------------------------------
+
+
+def test_start_now_leaves_out_what_is_there(server: MariaDBServer) -> None:
+    server.slow(10)
+    with closing(make(server.monitor(), start="now")) as source:
+        first = look(source)
+        fresh = server.slow(3, first=10)
+        second = look(source, first.bookmark)
+    assert (first.texts, second.texts, first.gaps + second.gaps) == ([], fresh, [])
+
+
+def test_start_now_on_an_empty_table_takes_what_comes(server: MariaDBServer) -> None:
+    with closing(make(server.monitor(), start="now")) as source:
+        first = look(source)
+        fresh = server.slow(3)
+        assert (first.texts, look(source, first.bookmark).texts) == ([], fresh)
+
+
+def test_start_seconds_back_leaves_out_older_rows_only_once(server: MariaDBServer) -> None:
+    with client(server) as cursor:
+        cursor.execute("SET timestamp=1000000000")
+        run(cursor, 0, 5)
+        cursor.execute("SET timestamp=DEFAULT")
+        young = run(cursor, 5, 5)
+        with closing(make(server.monitor(), start=3_600)) as source:
+            first = look(source)
+            cursor.execute("SET timestamp=1000000000")
+            late = run(cursor, 10, 2)
+            second = look(source, first.bookmark)
+    assert first.texts[-5:] == young
+    assert not any(tag(number) in text for number in range(5) for text in first.texts)
+    assert second.texts[-2:] == late
+
+
+# -- what goes wrong -----------------------------------------------------------------------------------------------
+
+
+def error_of(source: SlowLogTable, *, check_too: bool = True) -> SourceError:
+    """What a look says; a check, which reads less, must say the same unless told otherwise."""
+    with pytest.raises(SourceError) as found:
+        look(source)
+    if check_too:
+        with pytest.raises(type(found.value)):
+            source.check()
+    source.close()
+    return found.value
+
+
+def test_a_crashed_table_is_named(server: MariaDBServer, source: SlowLogTable) -> None:
+    server.slow(3)
+    server.execute("SET GLOBAL slow_query_log=OFF", "FLUSH TABLES mysql.slow_log")
+    with (server.data / "mysql" / "slow_log.CSV").open("ab") as rows:
+        rows.write(b'"no row at all\n')
+    server.execute("FLUSH TABLES mysql.slow_log")
+    try:
+        assert isinstance(error_of(source, check_too=False), SlowLogCrashed)
+    finally:
+        server.execute("REPAIR TABLE mysql.slow_log", "SET GLOBAL slow_query_log=ON")
+    assert len(look(source).texts) == 3
+
+
+def test_a_missing_grant_is_named(server: MariaDBServer) -> None:
+    config = server.monitor()
+    server.execute("REVOKE SELECT ON mysql.slow_log FROM monitoring")
+    error = error_of(make(config))
+    assert isinstance(error, SlowLogNotGranted)
+    assert config["password"] not in str(error)
+
+
+def test_a_missing_table_is_named(server: MariaDBServer, source: SlowLogTable) -> None:
+    off, on = "SET GLOBAL slow_query_log=OFF", "SET GLOBAL slow_query_log=ON"
+    server.execute(off, "RENAME TABLE mysql.slow_log TO mysql.slow_log_away")
+    try:
+        assert isinstance(error_of(source), SlowLogMissing)
+    finally:
+        server.execute("RENAME TABLE mysql.slow_log_away TO mysql.slow_log", on)
+
+
+def test_a_wrong_password_is_named_without_it(server: MariaDBServer) -> None:
+    error = error_of(make({**server.monitor(), "password": "wrong-secret"}))
+    assert isinstance(error, LoginRefused)
+    assert "wrong-secret" not in str(error)
+
+
+def test_a_server_that_is_not_there_is_away(server: MariaDBServer) -> None:
+    assert isinstance(error_of(make({**server.monitor(), "port": free_port()})), DatabaseAway)
+
+
+def test_a_frozen_server_is_away_for_a_new_connection_and_in_mid_stream(server: MariaDBServer) -> None:
+    fill_with_long_texts(server)
+    source = make(server.monitor(), connect_timeout=1, read_timeout=1)
+    readings = source.read(None)
+    taken = [next(readings)]
+    server.freeze()
+    with pytest.raises(DatabaseAway):
+        taken.extend(readings)
+    assert 0 < len(Look(taken, None).records) < 2_000
+    assert isinstance(error_of(source), DatabaseAway)
+    server.thaw()
+    assert len(look(source, taken[-1].bookmark).records) == 2_000 - len(Look(taken, None).records)
+    source.close()

@@ -1,0 +1,69 @@
+"""What the PostgreSQL driver reports becomes one of our errors.
+
+What could go wrong: a lost connection ends a look as a set-up error, or a set-up error leads to endless reconnecting;
+a message over several lines spoils the log.
+"""
+
+import psycopg2
+import pytest
+
+from agent.errors import (
+    DatabaseAway,
+    LoginRefused,
+    SetupError,
+    SourceError,
+    StatementsNotCreated,
+    StatementsNotGranted,
+    StatementsNotLoaded,
+)
+from agent.sources._postgres_session import explain
+
+
+class Reported(psycopg2.OperationalError):
+    """As the server reports it, with a code."""
+
+    pgcode: str | None = None
+
+    def __init__(self, code: str | None, message: str) -> None:
+        super().__init__(message)
+        self.pgcode = code
+
+
+CASES: dict[type[SourceError], list[str]] = {
+    DatabaseAway: ["08000", "08006", "57P01", "57P02", "57P03", "53300", "53200"],
+    LoginRefused: ["28000", "28P01"],
+    StatementsNotCreated: ["42P01", "42883"],
+    StatementsNotLoaded: ["55000"],
+    StatementsNotGranted: ["42501"],
+    SetupError: ["57014", "22021", "42601", "55P03"],
+}
+
+
+@pytest.mark.parametrize(("expected", "code"), [(kind, code) for kind, codes in CASES.items() for code in codes])
+def test_a_code_of_the_server_has_its_error(expected: type[SourceError], code: str) -> None:
+    assert type(explain(Reported(code, "what it said"))) is expected
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ('FATAL: password authentication failed for user "x"', LoginRefused),
+        ('FATAL: database "x" does not exist', LoginRefused),
+        ("fe_sendauth: no password supplied", LoginRefused),
+        ('FATAL: no pg_hba.conf entry for host "h"', LoginRefused),
+        ("connection refused", DatabaseAway),
+        ("server closed the connection unexpectedly", DatabaseAway),
+        ("", DatabaseAway),
+    ],
+)
+def test_an_error_without_code_is_told_by_its_words(message: str, expected: type[SourceError]) -> None:
+    assert type(explain(Reported(None, message))) is expected
+
+
+def test_a_message_becomes_one_line() -> None:
+    assert explain(Reported("22021", "one\n  two\n")).detail == "one two (22021)"
+    assert explain(Reported(None, "")).detail == "the connection was closed"
+
+
+def test_bytes_that_are_no_text_are_a_refusal_not_an_outage() -> None:
+    assert type(explain(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"))) is SetupError

@@ -1,0 +1,101 @@
+"""The place in a slow log table: how it moves, what it says of unread rows, what a row is known by.
+
+What could go wrong: a bookmark does not come back as it was; rows read are counted as lost or lost ones as read; a
+counter of another run of the server is believed; two rows are taken for one, or one for two.
+"""
+
+import pytest
+
+from agent.errors import BookmarkUnreadable
+from agent.sources._slow_log_place import Counters, Place, decode, digest, identity
+
+ROW = (b"2026-01-01", b"u", b"00:00:01", b"00:00:00", b"1", b"2", b"db", b"7", b"SELECT 1", None)
+
+
+def with_text(text: bytes | None, whole: bytes | None = None) -> tuple[bytes | None, ...]:
+    return (*ROW[:8], text, whole)
+
+
+def balanced(slow: int = 10, rows: int = 10) -> Place:
+    place = Place().behind(rows, "first", "last", "2026-01-01T00:00:00+00:00")
+    return place.balanced(Counters(slow, 1_000), Counters(slow, 1_000))
+
+
+def test_a_bookmark_comes_back_as_it_was() -> None:
+    place = balanced()
+    assert decode(place.encode()) == place
+    assert decode(Place(cutoff=5.5, cutoff_until=3).encode()) == Place(cutoff=5.5, cutoff_until=3)
+
+
+@pytest.mark.parametrize("nonsense", [b"", b"null", b"{}", b'{"v":2,"spare":null}', b'{"v":1,"spare":null,"x":1}'])
+def test_nonsense_is_no_bookmark(nonsense: bytes) -> None:
+    with pytest.raises(BookmarkUnreadable):
+        decode(nonsense)
+
+
+def test_what_was_counted_beyond_the_rows_read_and_present_is_unread() -> None:
+    assert balanced().unread(Counters(17, 1_000), present=3) == 4
+    assert balanced().unread(Counters(13, 1_000), present=3) == 0
+
+
+def test_what_the_counter_always_had_too_many_is_not_unread() -> None:
+    assert balanced(slow=15, rows=10).unread(Counters(15, 1_000), present=0) == 0
+
+
+def test_rows_read_before_the_end_was_reached_are_taken_off() -> None:
+    place = balanced().behind(3, "first", "later", "2026-01-01T00:00:01+00:00")
+    assert place.unread(Counters(17, 1_000), present=0) == 4
+
+
+@pytest.mark.parametrize("counters", [Counters(17, 2_000), Counters(9, 1_000)], ids=["restarted", "set back"])
+def test_the_counter_of_another_run_says_nothing(counters: Counters) -> None:
+    assert balanced().unread(counters, present=0) is None
+    assert balanced().surely_unread(counters) == 0
+
+
+def test_a_place_that_was_never_balanced_knows_nothing() -> None:
+    assert Place(position=3, rows=3).unread(Counters(5, 1_000), present=0) is None
+
+
+def test_a_start_that_is_told_some_seconds_off_is_the_same_run() -> None:
+    assert balanced().unread(Counters(12, 1_005), present=0) == 2
+    assert balanced().unread(Counters(12, 1_006), present=0) is None
+
+
+def test_statements_that_end_while_the_books_are_made_widen_them() -> None:
+    place = Place(rows=10).balanced(Counters(10, 1_000), Counters(13, 1_000))
+    assert place.unread(Counters(15, 1_000), present=0) == 5
+    assert place.surely_unread(Counters(15, 1_000)) == 2
+
+
+def test_books_are_not_made_across_a_restart() -> None:
+    assert Place(rows=10).balanced(Counters(10, 1_000), Counters(0, 2_000)).spare is None
+
+
+def test_the_next_generation_starts_at_row_0_and_keeps_the_books_when_they_balance() -> None:
+    place = balanced().at_next_generation(4)
+    assert (place.position, place.first, place.last, place.rows, place.spare) == (0, None, None, 14, (0, 0))
+    assert balanced().at_next_generation(None).spare is None
+
+
+def test_a_row_is_known_by_every_short_column() -> None:
+    for column in range(8):
+        other = tuple(b"other" if at == column else value for at, value in enumerate(ROW))
+        assert digest(other) != digest(ROW)
+
+
+def test_a_row_is_known_by_the_head_and_the_length_of_its_text() -> None:
+    head = b"x" * 1_024
+    assert digest(with_text(head + b"a")) == digest(with_text(head + b"b"))
+    assert digest(with_text(head + b"a")) != digest(with_text(head + b"ab"))
+    assert digest(with_text(b"a")) != digest(with_text(b"b"))
+
+
+def test_a_row_is_the_same_whether_its_text_was_cut_or_not() -> None:
+    whole = b"y" * 5_000
+    assert identity(with_text(whole)) == identity(with_text(whole[:1_028], b"5000 " + b"0" * 64))
+
+
+def test_a_missing_column_reads_as_empty() -> None:
+    assert identity((*ROW[:6], None, *ROW[7:])) == identity((*ROW[:6], b"", *ROW[7:]))
+    assert identity(with_text(None)) == identity(with_text(b""))

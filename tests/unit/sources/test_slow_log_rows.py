@@ -1,0 +1,91 @@
+"""A raw row of the slow log becomes a record.
+
+What could go wrong: times in the wrong zone or off by the length of the statement; a TIME of many hours misread; a cut
+inside a character; NULLs and nonsense that stop the look; ids that repeat; a password that is kept.
+"""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from agent.sources._slow_log_rows import Mapper, cut_at_character, seconds
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+MARIADB = Mapper("default", "gen", NOW, utc_offset_s=3_600, stamps_start=True, max_text_bytes=1_024)
+ROW = (
+    b"2026-01-01 12:00:00.500000",
+    b"u@h",
+    b"00:01:15.250000",
+    b"00:00:00.5",
+    b"3",
+    b"4",
+    b"db",
+    b"7",
+    b"SELECT 1",
+    None,
+)
+
+
+def test_every_column_finds_its_field() -> None:
+    [record] = MARIADB.records([ROW], 5)
+    assert (record.sql_text, record.user_host, record.db, record.source) == ("SELECT 1", "u@h", "db", "mysql_slow_log")
+    assert (record.query_time_s, record.lock_time_s, record.rows_sent, record.rows_examined) == (75.25, 0.5, 3, 4)
+    assert (record.collected_at, record.text_sha256, record.window) == (NOW, None, None)
+
+
+def test_mariadb_stamps_the_start_and_mysql_the_end() -> None:
+    [start] = MARIADB.records([ROW], 0)
+    [end] = replace(MARIADB, stamps_start=False).records([ROW], 0)
+    assert start.start_time == datetime(2026, 1, 1, 11, 0, 0, 500_000, tzinfo=UTC)
+    assert end.start_time == datetime(2026, 1, 1, 10, 58, 45, 250_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("stamp", [b"0000-00-00 00:00:00", b"", None])
+def test_a_time_that_is_none_becomes_the_time_of_collection(stamp: bytes | None) -> None:
+    assert MARIADB.records([(stamp, *ROW[1:])], 0)[0].start_time == NOW
+
+
+def test_ids_differ_by_position_generation_watch_and_row() -> None:
+    twins = MARIADB.records([ROW, ROW], 0)
+    moved = MARIADB.records([ROW], 1)
+    others = [
+        replace(MARIADB, generation="other").records([ROW], 0)[0].id,
+        replace(MARIADB, watch="other").records([ROW], 0)[0].id,
+        MARIADB.records([(*ROW[:8], b"SELECT 2", None)], 0)[0].id,
+    ]
+    assert twins[1].id == moved[0].id
+    assert len({twins[0].id, twins[1].id, *others}) == 5
+
+
+def test_missing_values_read_as_nothing() -> None:
+    [record] = MARIADB.records([(ROW[0], None, None, None, None, None, None, None, None, None)], 0)
+    assert (record.query_time_s, record.rows_sent, record.db, record.user_host, record.sql_text) == (0.0, 0, "", "", "")
+
+
+def test_invalid_bytes_are_replaced_and_passwords_masked() -> None:
+    broken, secret = (*ROW[:8], b"SELECT '\xff'", None), (*ROW[:8], b"SET PASSWORD = 'hunter2'", None)
+    texts = [record.sql_text for record in MARIADB.records([broken, secret], 0)]
+    assert texts == ["SELECT '\ufffd'", "SET PASSWORD = '***'"]
+
+
+def test_a_cut_text_carries_the_digest_of_the_whole() -> None:
+    text = b"a" * 1_023 + "é".encode() + b"more"
+    [record] = MARIADB.records([(*ROW[:8], text, b"9999 " + b"ab" * 32)], 0)
+    assert (record.sql_text, record.text_sha256) == ("a" * 1_023, "ab" * 32)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "expected"),
+    [("abc", 3, "abc"), ("abc", 2, "ab"), ("aé", 2, "a"), ("aé", 3, "aé"), ("a🙂b", 4, "a"), ("a🙂b", 5, "a🙂")],
+)
+def test_a_cut_never_splits_a_character(text: str, limit: int, expected: str) -> None:
+    assert cut_at_character(text.encode(), limit) == expected.encode()
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [(b"00:00:00", 0.0), (b"00:00:01.5", 1.5), (b"838:59:59.999999", 3_020_399.999999), (None, 0.0)],
+)
+def test_a_time_of_the_server_in_seconds(time: bytes | None, expected: float) -> None:
+    assert seconds(time) == pytest.approx(expected)

@@ -1,0 +1,91 @@
+"""The arithmetic between two looks at statement counters.
+
+What could go wrong: a reset is subtracted from; a statement that did nothing is sent; slowness is judged by the wrong
+window; a look that was saved in part is counted twice or forgotten.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from agent.errors import BookmarkUnreadable
+from agent.sources._statement_counters import Baseline, Counts, Delta, Key, decode, key_text
+
+KEY: Key = (10, 5, -77, True)
+NAME = key_text(KEY)
+AT, LATER = "2026-01-01T00:00:00+00:00", "2026-01-01T00:05:00+00:00"
+BEFORE: Counts = (4, 400.0, 150.0, 8, 1.0)
+BASE = Baseline(counts={NAME: BEFORE}, taken_at=AT, stats_reset="r1")
+
+
+def one(base: Baseline, now: Counts, reset: str | None = "r1") -> Delta | None:
+    found = list(base.deltas([(KEY, now)], reset))
+    return found[0] if found else None
+
+
+def facts(delta: Delta | None) -> tuple[str, int, float, int] | None:
+    return (delta.reason, delta.calls, delta.total_ms, delta.rows) if delta else None
+
+
+@pytest.mark.parametrize(
+    ("base", "now", "reset", "expected"),
+    [
+        (Baseline(), (4, 400.0, 150.0, 8, 1.0), "r1", ("first_look", 4, 400.0, 8)),
+        (replace(BASE, counts={}), (4, 400.0, 150.0, 8, 1.0), "r1", ("new", 4, 400.0, 8)),
+        (BASE, (7, 900.0, 150.0, 9, 1.0), "r1", ("normal", 3, 500.0, 1)),
+        (BASE, BEFORE, "r1", None),
+        (BASE, (7, 900.0, 150.0, 9, 1.0), "r2", ("reset", 7, 900.0, 9)),
+        (BASE, (7, 900.0, 150.0, 9, 2.0), "r1", ("reset", 7, 900.0, 9)),
+        (BASE, (2, 900.0, 150.0, 9, 1.0), "r1", ("reset", 2, 900.0, 9)),
+        (BASE, (7, 100.0, 150.0, 9, 1.0), "r1", ("reset", 7, 100.0, 9)),
+    ],
+    ids=["first", "new", "more", "nothing", "all reset", "counted anew", "fewer calls", "less time"],
+)
+def test_what_happened_since(
+    base: Baseline, now: Counts, reset: str, expected: tuple[str, int, float, int] | None
+) -> None:
+    assert facts(one(base, now, reset)) == expected
+
+
+def test_a_part_that_was_sent_ahead_is_taken_from_there() -> None:
+    base = replace(BASE, ahead={NAME: (6, 800.0, 150.0, 9, 1.0)}, ahead_at=LATER, ahead_reset="r1")
+    delta = one(base, (7, 900.0, 150.0, 9, 1.0))
+    assert (facts(delta), str(delta.since.isoformat()) if delta and delta.since else "") == (
+        ("normal", 1, 100.0, 0),
+        LATER,
+    )
+    assert facts(one(base, (6, 800.0, 150.0, 9, 1.0))) is None
+    assert facts(one(base, (7, 900.0, 150.0, 9, 1.0), "r2")) == ("reset", 7, 900.0, 9)
+
+
+def test_slow_is_the_mean_of_the_window_or_a_new_maximum() -> None:
+    slow_mean, quick = one(BASE, (5, 900.0, 150.0, 9, 1.0)), one(BASE, (14, 410.0, 150.0, 9, 1.0))
+    new_maximum = one(BASE, (14, 900.0, 501.0, 9, 1.0))
+    assert [delta.is_slow(500) for delta in (slow_mean, quick, new_maximum) if delta] == [True, False, True]
+
+
+def test_an_old_maximum_does_not_make_a_window_slow() -> None:
+    base = replace(BASE, counts={NAME: (4, 4_000.0, 900.0, 8, 1.0)})
+    delta = one(base, (14, 4_100.0, 900.0, 9, 1.0))
+    assert delta is not None
+    assert not delta.is_slow(500)
+
+
+def test_statements_that_had_been_slow_and_are_gone_are_evicted() -> None:
+    assert (BASE.evicted({}, 150), BASE.evicted({}, 151), BASE.evicted({NAME: BEFORE}, 0)) == (1, 0, 0)
+
+
+def test_a_first_look_knows_of_no_reset() -> None:
+    assert (Baseline().was_reset("r1"), BASE.was_reset("r1"), BASE.was_reset("r2")) == (False, False, True)
+
+
+def test_a_bookmark_comes_back_with_the_same_meaning() -> None:
+    again = decode(BASE.encode())
+    assert facts(one(again, (7, 900.0, 150.0, 9, 1.0))) == ("normal", 3, 500.0, 1)
+    assert (again.taken_at, again.stats_reset) == (AT, "r1")
+
+
+@pytest.mark.parametrize("nonsense", [b"", b"null", b"{}", b'{"v":2}', b'{"v":1,"foreign":1}'])
+def test_nonsense_is_no_bookmark(nonsense: bytes) -> None:
+    with pytest.raises(BookmarkUnreadable):
+        decode(nonsense)

@@ -1,0 +1,109 @@
+"""The backend's commands.
+
+What could go wrong: an answer of any shape ends the heartbeat; a command is taken for another one, so that it is not
+carried out or carried out twice; a number where a text should be makes the same command look new each time.
+"""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.commands import MAX_COMMANDS, Command, Result, parse
+
+ENTRY = {"id": 5, "command": "update_config", "params": {"a": 1}, "created_at": "2024-05-01T12:00:00"}
+
+
+def test_a_command_is_understood() -> None:
+    assert parse([ENTRY]) == (Command(5, "update_config", {"a": 1}, "2024-05-01T12:00:00"),)
+
+
+def test_several_keep_their_order() -> None:
+    assert [command.id for command in parse([{**ENTRY, "id": number} for number in (3, 1, 2)])] == [3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"id": 5, "command": "stop"}, Command(5, "stop")),
+        ({"id": 5, "command": "stop", "params": None, "created_at": None}, Command(5, "stop")),
+        ({"id": 5, "command": "stop", "params": [1]}, Command(5, "stop")),
+        ({"id": 5, "command": "stop", "created_at": 1714564800}, Command(5, "stop", {}, "1714564800")),
+        ({"id": 5, "command": "stop", "created_at": "any words"}, Command(5, "stop", {}, "any words")),
+        ({"id": 5, "command": "stop", "created_at": {"a": 1}}, Command(5, "stop")),
+        ({"id": 5, "command": "nobody knows this", "more": 1}, Command(5, "nobody knows this")),
+        ({"id": -5, "command": ""}, Command(-5, "")),
+    ],
+)
+def test_what_is_missing_or_odd_is_left_empty(entry: dict[str, object], expected: Command) -> None:
+    assert parse([entry]) == (expected,)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {},
+        {"id": 5},
+        {"command": "stop"},
+        {"id": "5", "command": "stop"},
+        {"id": True, "command": "stop"},
+        {"id": 5.0, "command": "stop"},
+        {"id": None, "command": "stop"},
+        {"id": 5, "command": 5},
+        {"id": 5, "command": None},
+        [],
+        "stop",
+        None,
+        5,
+    ],
+)
+def test_what_is_no_command_is_left_out_and_its_neighbours_stay(entry: object) -> None:
+    assert [command.id for command in parse([{**ENTRY, "id": 1}, entry, {**ENTRY, "id": 2}])] == [1, 2]
+
+
+def test_a_flood_is_bounded() -> None:
+    assert len(parse([ENTRY] * (MAX_COMMANDS + 1))) == MAX_COMMANDS
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["id", "command", "params", "created_at", "x"]), inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+
+
+@given(entries=_JSON)
+def test_any_json_is_parsed_into_well_formed_commands(entries: object) -> None:
+    for command in parse(entries):
+        assert type(command.id) is int
+        assert isinstance(command.word, str)
+        assert isinstance(command.params, dict)
+        assert isinstance(command.created_at, str)
+
+
+@pytest.mark.parametrize("name", ["created_at", "params", "id", "command"])
+def test_json_as_deep_as_it_can_be_parsed_does_no_harm(name: str) -> None:
+    deep = orjson.loads("[" * 1_000 + "]" * 1_000)
+    assert len(parse([{**ENTRY, name: deep}])) <= 1
+    assert parse(deep) == ()
+
+
+def test_a_command_is_remembered_by_collector_id_and_time() -> None:
+    marks = {
+        Command(1, "stop", {}, "t").mark(7),
+        Command(1, "start", {"a": 1}, "t").mark(7),  # the same one, whatever it says
+        Command(2, "stop", {}, "t").mark(7),
+        Command(1, "stop", {}, "u").mark(7),
+        Command(1, "stop", {}, "t").mark(8),
+    }
+    assert len(marks) == 4
+
+
+def test_a_result_is_what_the_execute_call_wants() -> None:
+    result = Result(Command(5, "collect"), success=True, details={"records": 3})
+    assert orjson.loads(result.to_wire()) == {"command_id": 5, "success": True, "result": {"records": 3}}

@@ -1,0 +1,279 @@
+"""What could go wrong: a signal handler does more than put a word, an end waits for ever for a thread that hangs, the
+last turn is saved after the last drain, a dead thread stays dead or is restarted in a spin, a watch's name collides.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.clock import Clock
+from agent.conductor import Conductor, Deadlines
+from agent.flusher import Flusher
+from agent.heartbeat import Heartbeat
+from agent.status import Scoreboard
+from agent.transport import Transport
+from agent.watch_loop import Stop, WatchLoop
+from storage.envelope import Change, Envelope
+from storage.errors import OutboxFull
+from tests.fakes.manual import FaultyOutbox, Rig
+from tests.fakes.sink import FakeSink
+from tests.fakes.source import FakeSource
+from tests.fakes.stub_backend import StubBackend
+
+WAIT_S = 20.0
+QUICK = Deadlines(watch_s=0.2, drain_s=0.4, abandon_s=0.8, restart_s=0.01, restart_cap_s=30.0)
+
+
+class LiveRig(Rig):
+    """A watch on the real clock with a real inbox, in a thread of its own."""
+
+    name = "flusher"  # a name that a person may choose
+
+    def __init__(self, directory: Path, source: FakeSource) -> None:
+        super().__init__(directory, source=source, clock=Clock())  # type: ignore[arg-type]
+        parts = self.loop._parts
+        self.words: queue.SimpleQueue[object] = queue.SimpleQueue()
+        object.__setattr__(parts, "inbox", self.words)
+        self.loop = WatchLoop(parts)
+
+
+class Bench:
+    def __init__(self, directory: Path, stub: StubBackend, deadlines: Deadlines = Deadlines()) -> None:  # noqa: B008
+        self.source = FakeSource()
+        self.rig = LiveRig(directory, self.source)
+        self.outbox: FaultyOutbox = self.rig.outbox
+        self.sink = FakeSink()
+        board, clock = Scoreboard(0.0), Clock()
+        self.flusher = Flusher(self.outbox, self.sink, board, clock=clock, rng=random.Random(1), hold_s=30)
+        object.__setattr__(self.rig.loop._parts, "on_saved", self.flusher.wake)
+        transport = Transport(stub.url, stub.api_key, read_timeout_s=60)
+        self.heartbeat = Heartbeat(
+            transport,
+            stub.collector_id,
+            board,
+            interval_s=3_600,
+            clock=clock,
+            rng=random.Random(1),
+            give=self.rig.words.put,
+        )
+        self.conductor = Conductor([self.rig.loop], self.flusher, self.heartbeat, clock=clock, deadlines=deadlines)
+        self.ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=lambda: self.ended.put(self.conductor.run()), daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def end(self) -> bool:
+        self.conductor.stop()
+        return self.ended.get(timeout=WAIT_S)
+
+
+@pytest.fixture
+def stub() -> Iterator[StubBackend]:
+    with StubBackend() as backend:
+        yield backend
+
+
+def wait_until(met: Callable[[], bool]) -> None:
+    """Looks again and again, at most WAIT_S; for what has no event of its own."""
+    pause = threading.Event()
+    for _ in range(int(WAIT_S / 0.01)):
+        if met():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it did not happen in time")
+
+
+def test_it_runs_everything_and_ends_in_order_with_a_farewell(tmp_path: Path, stub: StubBackend) -> None:
+    bench = Bench(tmp_path, stub)
+    bench.source.rows = 30
+    bench.start()
+    wait_until(lambda: len(bench.sink.stored) == 30)
+    assert stub.wait_for(lambda backend: len(backend.heartbeats) == 1, WAIT_S)
+    assert bench.end() is True
+    assert (bench.source.closes, bench.sink.closes, len(stub.heartbeats)) == (1, 1, 2)
+    bench.outbox.close()
+
+
+def test_the_turn_that_runs_at_the_end_is_saved_and_still_sent(tmp_path: Path, stub: StubBackend) -> None:
+    bench = Bench(tmp_path, stub)
+    bench.source.rows = 30
+    middle, go_on = threading.Event(), threading.Event()
+
+    def between(at: int) -> None:
+        if at == 10:
+            middle.set()
+            go_on.wait(WAIT_S)
+
+    bench.source.between = between
+    bench.start()
+    assert middle.wait(WAIT_S)
+    bench.conductor.stop()
+    wait_until(lambda: not bench.rig.words.empty())
+    go_on.set()
+    assert bench.ended.get(timeout=WAIT_S) is True
+    assert bench.sink.stored == [f"r{number}" for number in range(20)]
+    bench.outbox.close()
+
+
+@pytest.mark.parametrize("hanging", ["watch", "flusher", "heartbeat"])
+def test_a_thread_that_hangs_is_left_behind_in_time_and_told(
+    tmp_path: Path, stub: StubBackend, hanging: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path, stub, QUICK)
+    bench.source.rows = 5
+    hung, go_on = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        hung.set()
+        go_on.wait(WAIT_S)
+
+    if hanging == "watch":
+        bench.source.before_read = hang
+    elif hanging == "flusher":
+        bench.sink.verdict = hang
+    else:
+        stub.break_down("hanging")
+    bench.start()
+    assert stub.wait_for(lambda backend: backend.requests == 1, WAIT_S)
+    if hanging != "heartbeat":
+        assert hung.wait(WAIT_S)
+    assert bench.end() is False
+    told = [line.message for line in caplog.records if line.message.startswith("Left behind")]
+    assert told == [f"Left behind while hanging: {'watch flusher' if hanging == 'watch' else hanging}"]
+    go_on.set()
+    stub.recover()
+    wait_until(lambda: all(life.join(0) for life in bench.conductor._lives.values()))
+    bench.outbox.close()
+
+
+def test_the_real_deadlines_leave_room_before_ten_seconds() -> None:
+    limits = Deadlines()
+    assert (limits.watch_s < limits.drain_s <= 5.0, limits.drain_s < limits.abandon_s <= 9.0) == (True, True)
+
+
+def test_a_dead_watch_is_told_replaced_and_goes_on_from_its_bookmark(
+    tmp_path: Path, stub: StubBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("ERROR", "dbpower")
+    bench = Bench(tmp_path, stub, QUICK)
+    bench.rig.watch.interval_s = 0.01
+    bench.source.rows, bench.source.chunk = 6_000, 1_000
+
+    def defect(at: int) -> None:
+        if at == 5_000 and bench.source.reads == 1:
+            raise ZeroDivisionError
+
+    bench.source.between = defect
+    bench.start()
+    wait_until(lambda: len(bench.sink.stored) == 6_000)
+    assert bench.end() is True
+    assert bench.sink.stored == [f"r{number}" for number in range(6_000)]
+    assert [getattr(line, "event", "") for line in caplog.records] == ["worker.died", "worker.replaced"]
+    bench.outbox.close()
+
+
+def test_a_thread_that_dies_at_once_each_time_is_restarted_more_and_more_rarely(
+    tmp_path: Path, stub: StubBackend
+) -> None:
+    bench = Bench(tmp_path, stub)
+    life = bench.conductor._lives["flusher"]
+    life.began_s = Clock().monotonic()
+    pauses = []
+    for _ in range(9):
+        bench.conductor._note_death(life)
+        pauses.append(life.pause_s)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    life.began_s -= 3_600
+    bench.conductor._note_death(life)
+    assert life.pause_s == 1
+    bench.outbox.close()
+    bench.heartbeat._transport.close()
+
+
+def test_a_thread_that_dies_in_a_spin_leaves_time_between(tmp_path: Path, stub: StubBackend) -> None:
+    bench = Bench(tmp_path, stub, Deadlines(restart_s=0.05, restart_cap_s=30.0))
+    deaths = []
+
+    def die(_: Envelope) -> None:
+        deaths.append(1)
+        raise ZeroDivisionError
+
+    bench.sink.verdict = die
+    bench.source.rows = 1
+    bench.start()
+    wait_until(lambda: len(deaths) == 4)  # after 0.05 + 0.1 + 0.2 s
+    assert bench.end() is True
+    bench.sink.verdict = lambda _: None
+    assert (len(deaths) <= 5, bench.sink.stored) == (True, [])
+    bench.outbox.close()
+
+
+def test_a_thread_that_the_system_does_not_give_now_is_started_later(
+    tmp_path: Path, stub: StubBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, stub, QUICK)
+    real, refused = threading.Thread.start, list[int]()
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "flusher" and not refused:
+            refused.append(1)
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    bench.source.rows = 3
+    bench.start()
+    wait_until(lambda: len(bench.sink.stored) == 3)
+    assert (bench.end(), refused) == (True, [1])
+    bench.outbox.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_only_puts_a_word_and_the_main_thread_ends_everything(
+    tmp_path: Path, stub: StubBackend, number: signal.Signals
+) -> None:
+    bench = Bench(tmp_path, stub)
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+
+    def kill() -> None:
+        assert stub.wait_for(lambda backend: backend.requests == 1, WAIT_S)
+        os.kill(os.getpid(), number)
+
+    killer = threading.Thread(target=kill)
+    try:
+        bench.conductor.hear_signals()
+        killer.start()
+        assert bench.conductor.run() is True
+    finally:
+        killer.join(WAIT_S)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    bench.outbox.close()
+
+
+def test_a_stop_before_the_start_ends_at_once(tmp_path: Path, stub: StubBackend) -> None:
+    bench = Bench(tmp_path, stub)
+    bench.conductor.stop()
+    assert bench.conductor.run() is True
+    assert isinstance(Stop(), Stop)
+    bench.outbox.close()
+
+
+def test_control_an_outbox_that_cannot_be_written_does_not_keep_the_process(tmp_path: Path, stub: StubBackend) -> None:
+    bench = Bench(tmp_path, stub, QUICK)
+    bench.source.rows, bench.outbox.disk_full = 5, 1_000
+    bench.start()
+    wait_until(lambda: bench.outbox.failures > 0)
+    assert bench.end() is True
+    with pytest.raises(OutboxFull):
+        bench.outbox.commit(Change())
+    bench.outbox.close()

@@ -1,0 +1,152 @@
+"""What the agent knows of itself.
+
+What could go wrong: the state that matters is hidden by another watch; an error is told after it is over, so that the
+backend shows ERROR for ever; a snapshot changes while it is being sent; one watch's report overwrites another's.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from datetime import timedelta
+from itertools import permutations
+
+import orjson
+import pytest
+
+from agent import machine
+from agent.status import FIRST_PRESENT, LinkStatus, Scoreboard, Status
+from storage.envelope import Tally
+from tests.fakes.clock import NOON
+
+
+def snapshot(board: Scoreboard) -> Status:
+    return board.status(now_s=1_060.4, now_unix=2_000.0)
+
+
+def board_with(*states: str) -> Scoreboard:
+    board = Scoreboard(1_000.0)
+    for number, state in enumerate(states):
+        board.report(f"watch {number}", state=state)
+    return board
+
+
+def test_every_state_of_the_machine_has_its_rank() -> None:
+    assert set(FIRST_PRESENT) == set(machine.STATES)
+
+
+@pytest.mark.parametrize("states", list(permutations(FIRST_PRESENT, 2)))
+def test_the_state_is_the_first_present_of_the_ranks(states: tuple[str, str]) -> None:
+    assert snapshot(board_with(*states)).state == min(states, key=FIRST_PRESENT.index)
+
+
+def test_the_ranks_are_those_that_were_promised() -> None:
+    assert FIRST_PRESENT == ("reconnecting", "paused", "collecting", "idle")
+
+
+@pytest.mark.parametrize("states", [(), ("idle",), ("idle", "idle")])
+def test_without_news_it_is_idle(states: tuple[str, ...]) -> None:
+    assert snapshot(board_with(*states)).state == "idle"
+
+
+def test_an_error_is_told_while_it_lasts() -> None:
+    board = board_with("idle", "idle")
+    assert snapshot(board).error is None
+    board.report("watch 0", error="no grant", last_error="no grant", errors_count=1)
+    board.delivery = LinkStatus(error="backend away")
+    assert snapshot(board).error == "no grant; backend away"
+    board.delivery = LinkStatus()
+    assert snapshot(board).error == "no grant"
+    board.report("watch 0", error=None)
+    assert snapshot(board).error is None
+    assert snapshot(board).stats()["last_error"] == "no grant"
+
+
+def test_a_heartbeat_that_failed_is_no_error_of_the_next_one() -> None:
+    board = board_with("idle")
+    board.heartbeat = LinkStatus(error="refused")
+    assert snapshot(board).error is None
+
+
+def test_the_numbers_of_a_heartbeat() -> None:
+    board = board_with("idle")
+    board.report("watch 0", errors_count=2, last_error="e", last_collection_at=NOON, reason="why")
+    board.report("other", state="paused", errors_count=1, last_collection_at=NOON + timedelta(seconds=1))
+    board.books = Tally(
+        captured=10, delivered=4, parked=1, pending=5, pending_bytes=99, envelopes=2, gaps=3, oldest_at=1_990.4
+    )
+    board.heartbeat = LinkStatus(clock_skew_s=-0.5)
+    stats = snapshot(board).stats()
+    version = stats.pop("version")
+    assert isinstance(version, str)
+    assert stats == {
+        "queries_collected": 10,
+        "errors_count": 3,
+        "uptime_seconds": 60,
+        "last_error": "e",
+        "state": "paused",
+        "state_reason": "why",
+        "queries_delivered": 4,
+        "outbox_records": 5,
+        "outbox_bytes": 99,
+        "outbox_oldest_seconds": 10,
+        "parked": 1,
+        "gaps": 3,
+        "last_collection_at": NOON + timedelta(seconds=1),
+        "backend_clock_skew_seconds": -0.5,
+        "watches": {
+            "watch 0": {"state": "idle", "state_reason": "why"},
+            "other": {"state": "paused", "state_reason": ""},
+        },
+    }
+    assert orjson.loads(orjson.dumps(stats))["last_collection_at"] == "2024-05-01T12:00:01+00:00"
+
+
+def test_an_empty_outbox_has_no_age_and_a_clock_that_jumped_gives_no_negative_one() -> None:
+    board = board_with("idle")
+    assert snapshot(board).stats()["outbox_oldest_seconds"] == 0
+    board.books = Tally(oldest_at=3_000.0)
+    assert snapshot(board).stats()["outbox_oldest_seconds"] == 0
+
+
+def test_a_snapshot_does_not_change_afterwards() -> None:
+    board = board_with("idle")
+    before = snapshot(board)
+    board.report("watch 0", state="paused", error="e")
+    board.report("watch 1", state="reconnecting")
+    board.delivery = LinkStatus(error="away")
+    assert (before.state, before.error, list(before.watches)) == ("idle", None, ["watch 0"])
+    assert snapshot(board).state == "reconnecting"
+
+
+def test_a_watch_keeps_what_it_did_not_report_anew() -> None:
+    board = board_with("idle")
+    board.report("watch 0", errors_count=1)
+    board.report("watch 0", state="paused")
+    assert (board.watch("watch 0").errors_count, board.watch("watch 0").state) == (1, "paused")
+    assert board.watch("nobody").state == "idle"
+
+
+def test_reports_of_several_threads_do_not_overwrite_each_other() -> None:
+    board, rounds = Scoreboard(0.0), 1_000
+    start = threading.Barrier(4)
+    lost: list[str] = []
+
+    def report(name: str) -> None:
+        start.wait()
+        for number in range(rounds):
+            if board.watch(name).errors_count != number:
+                lost.append(name)
+            board.report(name, errors_count=number + 1)
+
+    threads = [threading.Thread(target=report, args=(str(number),)) for number in range(4)]
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    finally:
+        sys.setswitchinterval(interval_s)
+    assert lost == []

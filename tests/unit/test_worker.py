@@ -1,0 +1,48 @@
+"""What could go wrong: a thread dies and nobody knows, a normal end is taken for a death, waiting has no limit."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from agent.worker import Worker
+
+WAIT_S = 10.0
+
+
+def run(what: Callable[[], None]) -> list[str]:
+    deaths: queue.SimpleQueue[str] = queue.SimpleQueue()
+    worker = Worker("one", what, deaths.put)
+    worker.start()
+    assert worker.join(WAIT_S)
+    return [deaths.get_nowait() for _ in range(deaths.qsize())]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, MemoryError, SystemExit, KeyboardInterrupt])
+def test_a_death_is_told_whatever_ended_it(error: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
+    def die() -> None:
+        raise error
+
+    assert run(die) == ["one"]
+    assert [getattr(line, "event", "") for line in caplog.records] == ["worker.died"]
+
+
+def test_a_normal_end_is_no_death() -> None:
+    assert run(lambda: None) == []
+
+
+def test_waiting_for_a_thread_that_hangs_ends_in_time_and_the_thread_holds_up_no_exit() -> None:
+    hang = threading.Event()
+
+    def wait() -> None:
+        hang.wait(WAIT_S)
+
+    worker = Worker("one", wait, lambda _: None)
+    worker.start()
+    assert (worker.join(0.01), worker.join(-5)) == (False, False)
+    assert [thread.daemon for thread in threading.enumerate() if thread.name == "one"] == [True]
+    hang.set()
+    assert worker.join(WAIT_S)
