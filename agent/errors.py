@@ -13,7 +13,7 @@ class ConfigError(CodedError):
     """The configuration cannot be used."""
 
     code = "CF-01"
-    remedy = "Correct the lines above; config.example.json shows every key."
+    remedy = "Correct the lines above; the README lists every key."
 
 
 class ConfigMissing(ConfigError):
@@ -64,17 +64,10 @@ class LoginRefused(SetupError):
     remedy = "Check db_config user and password; the agent tries again at the next collection."
 
 
-class TlsRefused(SetupError):
-    """No trusted TLS connection to the database can be made."""
-
-    code = "DB-04"
-    remedy = "Check db_config tls (ca, cert, key, verify) against the server's certificate."
-
-
 class BookmarkUnreadable(SetupError):
     """The stored bookmark of this source cannot be understood."""
 
-    code = "DB-05"
+    code = "DB-04"
     remedy = "It was written by another version; start the agent with a data_dir of its own to begin anew."
 
 

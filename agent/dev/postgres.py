@@ -23,7 +23,7 @@ SETTINGS = {
     "pg_stat_statements.track": "all",
     "fsync": "off",
     "full_page_writes": "off",
-    "synchronous_commit": "off",
+    "synchronous_commit": "on",
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "max_connections": "50",

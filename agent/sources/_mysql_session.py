@@ -181,7 +181,10 @@ def explained() -> Iterator[None]:
     except OSError as error:
         raise DatabaseAway(str(error)) from None
     except (RuntimeError, ValueError, AssertionError, LookupError, AttributeError, struct.error) as error:
-        # The driver's own ways to say that the answer makes no sense, or that it was closed in the middle.
+        # The driver's own ways to say that the answer makes no sense, or that it was closed in the middle; and that
+        # MySQL's caching_sha2_password without TLS needs a package that costs 8 MB of memory everywhere.
+        if "cryptography" in str(error):
+            raise LoginRefused("its password exchange needs TLS on the server, or: pip install cryptography") from None
         raise DatabaseAway(f"the connection broke ({type(error).__name__})") from None
 
 

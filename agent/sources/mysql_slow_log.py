@@ -37,7 +37,7 @@ _LOGS_TO_TABLE = """
 STATEMENT_S = 2.0  # how long one statement may keep an administrator from rotating the table
 CUT_S = 3 * STATEMENT_S  # then it is cut off: the disk or the network is slower than it was
 MIN_ROWS, START_ROWS, MAX_ROWS = 500, 5_000, 100_000
-CHUNK_ROWS, CHUNK_BYTES = 500, 1_048_576
+CHUNK_ROWS, CHUNK_BYTES = 100, 1_048_576  # few rows at once: what is held of them is most of the memory
 
 
 class _AnchorGoneError(Exception):
@@ -77,7 +77,7 @@ class SlowLogTable:
             self._session = None
 
     def read(self, bookmark: bytes | None) -> Generator[Reading]:
-        """One look, in readings of at most 500 rows or 1 MiB of text; each ends where the next look may begin."""
+        """One look, in readings of at most 100 rows or 1 MiB of text; each ends where the next look may begin."""
         finished = False
         try:
             place = decode(bookmark) if bookmark else self._first_place()

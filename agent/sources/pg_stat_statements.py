@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import cast
 
 from agent.clock import Clock
 from agent.errors import SetupError, SourceError, StatementsNotCreated, StatementsNotGranted
@@ -17,7 +18,7 @@ from agent.record import Record, Window
 from agent.redact import mask_secrets
 from agent.sources import Reading, SourceSettings
 from agent.sources._postgres_session import MARKER, Session
-from agent.sources._statement_counters import RESET, Baseline, Counts, Delta, Key, decode, key_text
+from agent.sources._statement_counters import KEY_LENGTH, Baseline, Delta, Key, Row, by_key, decode
 from storage.envelope import Gap
 
 KIND = "pg_stat_statements"
@@ -86,6 +87,7 @@ class StatementStatistics:
         self._connect = connect
         self._session: Session | None = None
         self._shape: _Shape | None = None
+        self._last: tuple[bytes, Baseline] = (b"", Baseline())
 
     def check(self) -> None:
         """Connects and asks for the extension and the grant."""
@@ -105,25 +107,31 @@ class StatementStatistics:
         """One look, in readings of at most 100 statements; only the last one moves the whole baseline."""
         finished = False
         try:
-            before = decode(bookmark) if bookmark else Baseline()
+            before = self._baseline(bookmark)
             session, shape = self._connected()
             reset = self._reset_time(session, shape)
-            rows = self._counters(session, shape)
-            at = self._clock.now()
-            counts = {key_text(key): now for key, now in rows}
-            min_ms = self._settings.db.min_exec_time_ms
-            deltas = list(before.deltas(rows, reset))
-            slow = [delta for delta in deltas if delta.is_slow(min_ms)]
-            after = Baseline(counts=counts, taken_at=at.isoformat(), stats_reset=reset)
-            lost = before.evicted(counts, min_ms) + sum(delta.reason == RESET for delta in deltas)
-            gaps = self._gaps(before, after, lost)
-            yield from self._readings(slow, before, after, gaps)
+            rows = by_key(self._counters(session, shape))
+            after = Baseline(rows=rows, taken_at=self._clock.now().isoformat(), stats_reset=reset)
+            found = before.compare(rows, reset, self._settings.db.min_exec_time_ms)
+            gaps = self._gaps(before, after, found.forgotten)
+            yield from self._readings(found.slow, before, after, gaps)
             finished = True
         finally:
             if not finished:
                 self.close()
 
     # -- one look ----------------------------------------------------------------------------------------------
+
+    def _baseline(self, bookmark: bytes | None) -> Baseline:
+        # What was encoded last is mostly what comes back: then thousands of rows need not be decoded again.
+        encoded, baseline = self._last
+        if bookmark is None or bookmark != encoded:
+            baseline = decode(bookmark) if bookmark else Baseline()
+        return baseline
+
+    def _encode(self, baseline: Baseline) -> bytes:
+        self._last = (baseline.encode(), baseline)
+        return self._last[0]
 
     def _gaps(self, before: Baseline, after: Baseline, lost: int) -> tuple[Gap, ...]:
         """What was counted between the last look and the moment the server forgot it."""
@@ -139,7 +147,7 @@ class StatementStatistics:
         self, slow: Sequence[Delta], before: Baseline, after: Baseline, gaps: tuple[Gap, ...]
     ) -> Iterator[Reading]:
         if not slow:
-            yield Reading((), after.encode(), gaps)
+            yield Reading((), self._encode(after), gaps)
             return
         session, shape = self._connected()
         look = _Look(
@@ -151,10 +159,10 @@ class StatementStatistics:
         for start in range(0, len(slow), STATEMENTS_A_READING):
             part = slow[start : start + STATEMENTS_A_READING]
             records = self._records(part, look, self._texts(session, shape, part))
-            ahead.update({key_text(delta.key): after.counts[key_text(delta.key)] for delta in part})
+            ahead.update({delta.key: delta.row for delta in part})
             is_last = start + STATEMENTS_A_READING >= len(slow)
             bookmark = after if is_last else _part_way(before, after, ahead)
-            yield Reading(records, bookmark.encode(), gaps if is_last else ())
+            yield Reading(records, self._encode(bookmark), gaps if is_last else ())
 
     def _records(
         self, deltas: Sequence[Delta], look: _Look, texts: dict[Key, tuple[str, str | None]] | str
@@ -173,7 +181,7 @@ class StatementStatistics:
         return Record(
             id=self._id(delta),
             source=KIND,
-            sql_text=mask_secrets(text),
+            sql_text=mask_secrets(text, names_in_double_quotes=True),
             query_time_s=delta.mean_ms / 1000,
             lock_time_s=0.0,
             rows_sent=round(delta.rows / delta.calls),
@@ -197,14 +205,13 @@ class StatementStatistics:
 
     def _id(self, delta: Delta) -> str:
         since = delta.since.isoformat() if delta.since else ""
-        parts = (KIND, self._settings.watch, key_text(delta.key), since, f"{delta.calls} {delta.total_ms!r}")
+        parts = (KIND, self._settings.watch, repr(delta.key), since, f"{delta.calls} {delta.total_ms!r}")
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     # -- reads -------------------------------------------------------------------------------------------------
 
-    def _counters(self, session: Session, shape: _Shape) -> list[tuple[Key, Counts]]:
-        rows = session.rows(shape.fill(_COUNTERS))
-        return [((row[0], row[1], row[2], row[3]), (row[4], row[5], row[6], row[7], row[8])) for row in rows]
+    def _counters(self, session: Session, shape: _Shape) -> list[Row]:
+        return cast("list[Row]", session.rows(shape.fill(_COUNTERS)))
 
     def _reset_time(self, session: Session, shape: _Shape) -> str | None:
         if not shape.has_info:
@@ -222,7 +229,7 @@ class StatementStatistics:
             rows = session.rows(shape.fill(_TEXTS), (limit, limit, queryids))
         except SetupError as error:
             return error.detail[:100] or error.sentence
-        return {(row[0], row[1], row[2], row[3]): (_cut(row[4], limit), row[5]) for row in rows if row[4] is not None}
+        return {cast("Key", row[:KEY_LENGTH]): (_cut(row[4], limit), row[5]) for row in rows if row[4] is not None}
 
     def _connected(self) -> tuple[Session, _Shape]:
         if self._session is None or self._shape is None or not self._session.is_open:
@@ -235,7 +242,7 @@ def _cut(text: str, limit_bytes: int) -> str:
     return text if len(text) * 4 <= limit_bytes else text.encode()[:limit_bytes].decode("utf-8", "ignore")
 
 
-def _part_way(before: Baseline, after: Baseline, ahead: dict[str, Counts]) -> Baseline:
+def _part_way(before: Baseline, after: Baseline, ahead: dict[Key, Row]) -> Baseline:
     return replace(before, ahead=dict(ahead), ahead_at=after.taken_at, ahead_reset=after.stats_reset)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from tests.servers.postgres import WatchedPostgres, shape
 
 STATEMENTS = 5_000
 _BARE = """
-    SELECT userid, dbid, queryid, toplevel, calls, total_exec_time, max_exec_time, rows
+    SELECT userid, dbid, queryid, toplevel, calls, total_exec_time, max_exec_time, rows,
+        extract(epoch FROM stats_since)::float8
     FROM pg_stat_statements(false) WHERE queryid IS NOT NULL AND calls > 0
 """
 
@@ -50,7 +52,7 @@ def measure() -> Iterator[Figure]:
 
 def load(server: WatchedPostgres) -> None:
     """Calls each of the 5,000 statements once."""
-    with server.admin() as connection, connection.cursor() as cursor:
+    with closing(server.admin()) as connection, connection.cursor() as cursor:
         for number in range(STATEMENTS):
             cursor.execute(shape(f"bench{number}"))
 

@@ -58,7 +58,7 @@ class HttpHarness:
 
     def lose_one_answer(self) -> None:
         """Stores the next body and says nothing."""
-        self.stub.drop_next(1)
+        self.stub.drop_answers(1)
 
     def close(self) -> None:
         """The end."""

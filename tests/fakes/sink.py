@@ -29,6 +29,7 @@ class FakeSink:
         self.verdict: Callable[[Envelope], Verdict | None] = lambda _: None
         self.lose_answers = 0
         self.lost = 0
+        self.lost_ids: set[str] = set()  # records whose acceptance was answered by nothing
         self.refuses_with: Verdict = Refused("status 400")
         self.requests: list[Envelope] = []
         self.stored: list[str] = []  # ids of records, in the order of storing
@@ -54,6 +55,7 @@ class FakeSink:
             if self.bad.intersection(ids):
                 return self.refuses_with
             self.stored += ids
+            self.lost_ids |= set(ids) if self.lose_answers else set()
         self._by_key[envelope.key] = envelope.body
         if self.lose_answers:
             self.lose_answers -= 1

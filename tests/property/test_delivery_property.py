@@ -120,7 +120,9 @@ def play(world: World, operations: list[tuple[str, int | str, int]]) -> None:
             world.outbox.full = int(value)
         elif what == "live":
             world.live(float(value))
-        elif world.flusher._unrecorded is None or world.sink.honours_keys:  # else a crash before the record; only a backend with keys heals that
+        elif (
+            world.flusher._unrecorded is None or world.sink.honours_keys
+        ):  # else a crash before the record; only a backend with keys heals that
             world.restart()
         world.check()
 

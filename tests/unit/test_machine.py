@@ -15,6 +15,7 @@ from agent import machine
 from agent.backoff import Backoff
 from agent.commands import Command
 from agent.watch import Watch
+from scripts import diagram
 from tests.fakes.manual import Midway
 
 STATES = ("idle", "collecting", "paused", "reconnecting")
@@ -91,3 +92,39 @@ def test_no_trigger_jumps_to_a_state_by_its_name() -> None:
 def test_a_watch_that_was_paused_starts_paused() -> None:
     watch = Watch(interval_s=1, paused=True, now_s=0, backoff=Backoff(1, 60, Midway()), on_enter=lambda _: None)  # type: ignore[arg-type]
     assert (watch.state, watch.wait_s(10)) == ("paused", None)
+
+
+# -- the picture -------------------------------------------------------------------------------------------------------
+
+
+def test_the_picture_shows_exactly_the_ways_of_the_design() -> None:
+    arrows = {
+        (line.split()[0], line.split()[2].rstrip(":"), line.split()[3])
+        for line in diagram.mermaid().splitlines()
+        if "-->" in line and "[*]" not in line
+    }
+    wanted = {
+        (state, goal, trigger)
+        for state, trigger, paused in itertools.product(STATES, TRIGGERS, (False, True))
+        if (goal := expected(state, trigger, paused=paused, asked=True)) not in {None, "error"}
+    }
+    assert arrows == wanted
+
+
+def test_the_picture_is_put_between_its_markers_and_nothing_else_changes() -> None:
+    text = f"before\n{diagram.BEGIN}\nold\n{diagram.END}\nafter\n"
+    drawn = diagram.drawn_into(text)
+    assert drawn == f"before\n{diagram.BEGIN}\n{diagram.mermaid()}\n{diagram.END}\nafter\n"
+    assert diagram.drawn_into(drawn) == drawn
+
+
+@pytest.mark.parametrize("text", ["", diagram.BEGIN, diagram.END + diagram.BEGIN, 2 * (diagram.BEGIN + diagram.END)])
+def test_a_text_without_its_markers_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="should hold"):
+        diagram.drawn_into(text)
+
+
+@pytest.mark.skipif(not diagram.README.exists(), reason="README.md is not there yet")
+def test_the_readme_shows_the_table() -> None:
+    text = diagram.README.read_text(encoding="utf-8")
+    assert text == diagram.drawn_into(text)

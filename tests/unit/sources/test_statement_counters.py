@@ -9,17 +9,24 @@ from dataclasses import replace
 import pytest
 
 from agent.errors import BookmarkUnreadable
-from agent.sources._statement_counters import Baseline, Counts, Delta, Key, decode, key_text
+from agent.sources._statement_counters import Baseline, Delta, Key, Row, by_key, decode
+
+Counts = tuple[int, float, float, int, float | None]
 
 KEY: Key = (10, 5, -77, True)
-NAME = key_text(KEY)
 AT, LATER = "2026-01-01T00:00:00+00:00", "2026-01-01T00:05:00+00:00"
 BEFORE: Counts = (4, 400.0, 150.0, 8, 1.0)
-BASE = Baseline(counts={NAME: BEFORE}, taken_at=AT, stats_reset="r1")
 
 
-def one(base: Baseline, now: Counts, reset: str | None = "r1") -> Delta | None:
-    found = list(base.deltas([(KEY, now)], reset))
+def row(counts: Counts) -> Row:
+    return (*KEY, *counts)
+
+
+BASE = Baseline(rows={KEY: row(BEFORE)}, taken_at=AT, stats_reset="r1")
+
+
+def one(base: Baseline, now: Counts, reset: str | None = "r1", min_ms: float = 0.0) -> Delta | None:
+    found = base.compare(by_key([row(now)]), reset, min_ms).slow
     return found[0] if found else None
 
 
@@ -31,7 +38,7 @@ def facts(delta: Delta | None) -> tuple[str, int, float, int] | None:
     ("base", "now", "reset", "expected"),
     [
         (Baseline(), (4, 400.0, 150.0, 8, 1.0), "r1", ("first_look", 4, 400.0, 8)),
-        (replace(BASE, counts={}), (4, 400.0, 150.0, 8, 1.0), "r1", ("new", 4, 400.0, 8)),
+        (replace(BASE, rows={}), (4, 400.0, 150.0, 8, 1.0), "r1", ("new", 4, 400.0, 8)),
         (BASE, (7, 900.0, 150.0, 9, 1.0), "r1", ("normal", 3, 500.0, 1)),
         (BASE, BEFORE, "r1", None),
         (BASE, (7, 900.0, 150.0, 9, 1.0), "r2", ("reset", 7, 900.0, 9)),
@@ -48,7 +55,7 @@ def test_what_happened_since(
 
 
 def test_a_part_that_was_sent_ahead_is_taken_from_there() -> None:
-    base = replace(BASE, ahead={NAME: (6, 800.0, 150.0, 9, 1.0)}, ahead_at=LATER, ahead_reset="r1")
+    base = replace(BASE, ahead={KEY: row((6, 800.0, 150.0, 9, 1.0))}, ahead_at=LATER, ahead_reset="r1")
     delta = one(base, (7, 900.0, 150.0, 9, 1.0))
     assert (facts(delta), str(delta.since.isoformat()) if delta and delta.since else "") == (
         ("normal", 1, 100.0, 0),
@@ -58,21 +65,33 @@ def test_a_part_that_was_sent_ahead_is_taken_from_there() -> None:
     assert facts(one(base, (7, 900.0, 150.0, 9, 1.0), "r2")) == ("reset", 7, 900.0, 9)
 
 
-def test_slow_is_the_mean_of_the_window_or_a_new_maximum() -> None:
-    slow_mean, quick = one(BASE, (5, 900.0, 150.0, 9, 1.0)), one(BASE, (14, 410.0, 150.0, 9, 1.0))
-    new_maximum = one(BASE, (14, 900.0, 501.0, 9, 1.0))
-    assert [delta.is_slow(500) for delta in (slow_mean, quick, new_maximum) if delta] == [True, False, True]
+@pytest.mark.parametrize(
+    ("now", "is_slow"),
+    [
+        pytest.param((5, 900.0, 150.0, 9, 1.0), True, id="mean"),
+        pytest.param((14, 410.0, 150.0, 9, 1.0), False, id="quick"),
+        pytest.param((14, 900.0, 501.0, 9, 1.0), True, id="new maximum"),
+        pytest.param((14, 900.0, 499.0, 9, 1.0), False, id="new maximum that is none"),
+    ],
+)
+def test_slow_is_the_mean_of_the_window_or_a_new_maximum(now: Counts, is_slow: bool) -> None:
+    assert (one(BASE, now, min_ms=500) is not None) == is_slow
 
 
 def test_an_old_maximum_does_not_make_a_window_slow() -> None:
-    base = replace(BASE, counts={NAME: (4, 4_000.0, 900.0, 8, 1.0)})
-    delta = one(base, (14, 4_100.0, 900.0, 9, 1.0))
-    assert delta is not None
-    assert not delta.is_slow(500)
+    base = replace(BASE, rows={KEY: row((4, 4_000.0, 900.0, 8, 1.0))})
+    assert one(base, (14, 4_100.0, 900.0, 9, 1.0), min_ms=500) is None
+    assert one(base, (14, 4_100.0, 901.0, 9, 1.0), min_ms=500) is not None
 
 
-def test_statements_that_had_been_slow_and_are_gone_are_evicted() -> None:
-    assert (BASE.evicted({}, 150), BASE.evicted({}, 151), BASE.evicted({NAME: BEFORE}, 0)) == (1, 0, 0)
+def test_statements_that_had_been_slow_and_are_gone_are_forgotten() -> None:
+    here = by_key([row(BEFORE)])
+    found = [BASE.compare({}, "r1", 150), BASE.compare({}, "r1", 151), BASE.compare(here, "r1", 0)]
+    assert [comparison.forgotten for comparison in found] == [1, 0, 0]
+
+
+def test_a_statement_that_is_counted_anew_was_forgotten() -> None:
+    assert BASE.compare(by_key([row((7, 900.0, 150.0, 9, 2.0))]), "r1", 0).forgotten == 1
 
 
 def test_a_first_look_knows_of_no_reset() -> None:
