@@ -216,15 +216,16 @@ class WatchLoop:
     def _do_later(self) -> None:
         commands, self._later = self._later, []
         for command in commands:
-            if not self._stopping:  # else it comes again after the next start
-                self._obey(command)
+            if self._stopping or not self._obey(command):
+                return  # what is left comes again
 
-    def _obey(self, command: Command) -> None:
+    def _obey(self, command: Command) -> bool:
         try:
             source = self._desk.carry_out(command)
         except OutboxError as error:
             tell(logging.WARNING, "command.postponed", f"Command {command.word} waits: {error}", id=command.id)
-            return
+            self._forget_commands()
+            return False
         if source is not None:
             self._source.close()
             self._source = source
@@ -232,3 +233,11 @@ class WatchLoop:
         if self._watch.state == PAUSED and self._parts.board.watch(self.name).error is not None:
             self._parts.board.report(self.name, error=None)
         self._parts.on_saved()
+        return True
+
+    def _forget_commands(self) -> None:
+        # A later command must not overtake the one that failed; the backend hands out both again, in their order.
+        self._later.clear()
+        with suppress(queue.Empty):
+            while not self._stopping:
+                self._stopping = isinstance(self.inbox.get_nowait(), Stop)

@@ -70,9 +70,12 @@ def identify(connection: sqlite3.Connection, path: Path) -> int:
     Raises OutboxForeign for another program's file, OutboxNewer for a version this code does not know.
     """
     try:
+        # One snapshot: another process may be making the file at this moment.
+        connection.execute("BEGIN")
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        connection.execute("COMMIT")
     except sqlite3.OperationalError as error:
         raise OutboxInaccessible(f"{path} ({error})") from error
     except sqlite3.DatabaseError as error:

@@ -43,14 +43,16 @@ class Balance:
 def run(*, keep: bool) -> int:
     """Plays it. 0 when nothing was lost or doubled, 1 when something was, 130 after Ctrl-C."""
     console = Console(highlight=False, soft_wrap=True)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell starts what it puts into the background with SIGINT ignored.
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return _Story(console).play(keep=keep)
     except KeyboardInterrupt:
         console.print("\nStopped; nothing is left running.")
         return 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def balance(records: list[dict[str, Any]], counted: Counter[str], captured: int) -> Balance:

@@ -197,11 +197,12 @@ class World:
         if word == "update_config" and len(self.given) % 2:
             params = {"db_config": {"password": f"p{len(self.given)}"}}  # type: ignore[dict-item]
         self.given.append(Command(len(self.given), word, params, "noon"))
-        self.rig.inbox.put(self.given[-1])
+        self._do("again", None)
 
     def _waiting(self) -> list[Command]:
         """What the backend hands out again with each heartbeat; here also what was reported a moment ago."""
-        return self.given[-6:] + [each for each in self.given[:-6] if each.id not in dict(self._results_now())]
+        told = dict(self._results_now())
+        return [each for each in self.given if each.id not in told or each.id >= len(self.given) - 6]
 
     def _fault(self, kind: str) -> None:
         self.faults[kind] += 1

@@ -261,6 +261,15 @@ def test_a_pause_that_cannot_be_stored_is_neither_in_force_nor_answered(rig: Rig
     )
 
 
+def test_a_start_does_not_overtake_a_stop_that_could_not_be_stored(rig: Rig) -> None:
+    rig.outbox.disk_full = 1
+    for seconds in (0, 5):  # two heartbeats
+        rig.at(seconds, lambda: give(rig, 1, "stop"))
+        rig.at(seconds, lambda: give(rig, 2, "start"))
+    rig.run_for(10)
+    assert (rig.outbox.failures, results(rig), rig.watch.state) == (1, [(1, True), (2, True)], "idle")
+
+
 def test_a_pause_ends_the_error_of_a_database_that_nobody_tries_any_more(rig: Rig) -> None:
     rig.source.away = True
     rig.at(10, lambda: rig.board.watch("default").error or pytest.fail("the fault did not happen"))

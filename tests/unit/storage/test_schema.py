@@ -167,3 +167,21 @@ def test_a_spoiled_outbox_is_not_told_as_a_foreign_one(
     spoil(tmp_path / FILE_NAME)
     with pytest.raises(expected):
         Outbox(tmp_path)
+
+
+def test_a_file_that_another_process_makes_meanwhile_is_not_taken_for_foreign(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.sqlite3"
+    maker, looker = connect(path), connect(path)
+    make_durable(maker)
+    made: list[str] = []
+
+    def make_it_now(statement: str) -> None:
+        if "application_id" in statement and not made:
+            made.append(statement)
+            migrate(maker, 0)
+
+    looker.set_trace_callback(make_it_now)
+    assert (identify(looker, path), len(made)) == (0, 1)
+    assert identify(looker, path) == VERSION
+    looker.close()
+    maker.close()
