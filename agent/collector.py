@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 
 from agent import body
 from agent.commands import Result
+from agent.logs import tell
 from agent.record import to_wire
 from agent.sinks import COMMAND_RESULT, QUERIES
 from agent.sources import Reading
@@ -77,6 +79,10 @@ class Collector:
         bookmarks = {self._watch: turn.bookmark} if turn.bookmark is not None else {}
         if drafts or bookmarks or extra.marks:
             self._outbox.commit(replace(extra, drafts=drafts, bookmarks=bookmarks, gaps=tuple(turn.gaps)))
+        for gap in turn.gaps:
+            count = "an unknown number of" if gap.estimate is None else f"about {gap.estimate:,}"
+            sentence = f"A gap: {count} slow queries were lost at the database ({gap.reason}: {gap.detail})"
+            tell(logging.WARNING, "gap.recorded", sentence, watch=gap.source, since=gap.since, until=gap.until)
 
     def drop(self) -> None:
         """Forgets the turn; the source is read again from the saved bookmark."""

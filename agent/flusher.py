@@ -95,8 +95,8 @@ class Flusher:
             self._report(topic, error)
             if error is not None:
                 waits.append(lane.hold_s)
-        if not waits:
-            self._outbox.shrink()
+        if not waits and self._outbox.shrink():
+            return 0  # there is more to give back, and perhaps something new to send before that
         return min(waits, default=None)
 
     def _deliver(self, lane: Lane, envelope: Envelope) -> None:

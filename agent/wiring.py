@@ -97,6 +97,7 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
 
     def on_config(changed: Config) -> None:
         heartbeat.set_interval(changed.heartbeat_interval)
+        flusher.set_hold(changed.heartbeat_interval)
 
     watch = _watch_loop(
         config, layers, parts, inbox=inbox, outbox=outbox, board=board, on_saved=flusher.wake, on_config=on_config

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from storage import schema
+from storage.connection import connect, make_durable
 from storage.envelope import Change, Draft
 from storage.errors import OutboxBroken, OutboxError, OutboxForeign, OutboxInaccessible, OutboxNewer
 from storage.outbox import FILE_NAME, Outbox
-from storage.schema import APPLICATION_ID, VERSION
+from storage.schema import APPLICATION_ID, VERSION, identify, migrate
 from storage.view import OutboxView
 
 
