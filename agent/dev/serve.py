@@ -157,8 +157,9 @@ class RunningBackend:
         """Close the port and cut every connection; what hangs is dropped unstored. Returns within seconds."""
         if self._loop is None:
             return
-        self._stopping.set()
-        self._wake()
+        if not self._stopping.is_set():  # once: a stop that Ctrl-C broke off is followed by another
+            self._stopping.set()
+            self._wake()
         self._loop.join()
         self._loop = None
 

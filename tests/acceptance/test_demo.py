@@ -116,7 +116,7 @@ def test_a_signal_in_the_middle_leaves_nothing_behind(tmp: Path, demos: list[Dem
     demo.wait_for("The backend is taken away")
     assert left_behind(tmp), "nothing ran that could be left behind"
     os.killpg(demo.process.pid, number)
-    assert (demo.end(), left_behind(tmp)) == (130, []), demo.lines
+    assert (demo.end(), left_behind(tmp)) == (130, []), "\n".join(demo.lines)
     assert not any("Traceback" in line for line in demo.lines)
 
 

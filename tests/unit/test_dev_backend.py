@@ -591,3 +591,20 @@ def test_a_port_that_is_taken_is_told_in_a_sentence(client: Client) -> None:
 
 def _sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
+
+
+def test_a_stop_that_was_broken_off_can_be_done_again() -> None:
+    class BrokenOff(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            raise KeyboardInterrupt
+
+    backend = RunningBackend()
+    loop = backend._loop
+    assert loop is not None
+    backend._loop = BrokenOff()
+    with pytest.raises(KeyboardInterrupt):
+        backend.stop()
+    loop.join()  # it ends by itself meanwhile, and closes what stop would wake it by
+    backend._loop = loop
+    backend.close()
+    assert backend._loop is None
