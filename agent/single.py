@@ -35,9 +35,9 @@ def collect_and_deliver(config: Config, layers: Layers, parts: wiring.Parts | No
         paused = agent.board.watch(wiring.WATCH).state == PAUSED
         failed = None if paused else agent.watch.look()
         agent.watch.close()
+        agent.heartbeat.beat()  # a wrong key or address shows, also when nothing is waiting
         while agent.flusher.step() == 0:
             pass
-        refused = agent.flusher.error
         after = agent.board.books
         return Outcome(
             collected=after.captured - before.captured,
@@ -45,10 +45,15 @@ def collect_and_deliver(config: Config, layers: Layers, parts: wiring.Parts | No
             waiting=after.pending,
             parked=after.parked,
             paused=paused,
-            errors=tuple(error for error in (failed, refused) if error is not None),
+            errors=_different(failed, agent.heartbeat.error, agent.flusher.error),
         )
     finally:
         agent.close()
+
+
+def _different(*errors: CodedError | None) -> tuple[CodedError, ...]:
+    found = {error.code: error for error in errors if error is not None}
+    return tuple(found.values())
 
 
 def preview(config: Config, layers: Layers) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import os
 import socket
 import time
 from collections.abc import Mapping
@@ -66,6 +67,7 @@ class Transport:
         # The environment is asked once and not for each request.
         self._session.proxies.update(get_environ_proxies(backend_url))
         self._session.trust_env = False
+        self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
         self._session.mount("http://", _Adapter(self._budget))
         self._session.mount("https://", _Adapter(self._budget))
         self._session.headers.update(

@@ -32,7 +32,6 @@ class Watch:
         self.paused = paused
         self.reason = ""
         self.asked: list[Command] = []
-        self.forced = False  # a person at the command line wants this look
         self._backoff = backoff
         self._on_enter = on_enter
         self._due_s = now_s
@@ -68,7 +67,7 @@ class Watch:
 
     def collect_wanted(self) -> bool:
         """A look was asked for, which goes ahead of the pause."""
-        return bool(self.asked) or self.forced
+        return bool(self.asked)
 
     def pause_wanted(self) -> bool:
         """The pause flag is set."""

@@ -99,12 +99,8 @@ class WatchLoop:
     # -- one look ----------------------------------------------------------------------------------------------
 
     def look(self) -> CodedError | None:
-        """Looks at the source once, if there is room, also while paused, and tells what went wrong, if anything."""
-        self._watch.forced = True
-        try:
-            return self._tell(self._look())
-        finally:
-            self._watch.forced = False
+        """Looks at the source once, if there is room, and tells what went wrong, if anything. Not while paused."""
+        return self._tell(self._look())
 
     def _tell(self, error: CodedError | None) -> CodedError | None:
         if error is not None:
@@ -112,6 +108,8 @@ class WatchLoop:
             self._report_error(str(error))
         elif not self._stopping:
             self._news.right()
+            if self._parts.board.watch(self.name).last_collection_at is None:
+                tell(logging.INFO, "collection.first", "The first collection is done", watch=self.name)
             self._parts.board.report(self.name, error=None, reason="", last_collection_at=self._parts.clock.now())
         return error
 

@@ -20,7 +20,7 @@ from agent.flusher import Flusher
 from agent.heartbeat import Heartbeat
 from agent.logs import tell
 from agent.reconfigure import Reconfiguration
-from agent.sinks import QUERIES, Sink
+from agent.sinks import QUERIES, TOPICS, Sink
 from agent.sinks.http import HttpSink
 from agent.sources import Source, SourceSettings
 from agent.status import Scoreboard
@@ -32,7 +32,7 @@ from storage.lock import DirectoryLock
 from storage.outbox import Outbox
 
 WATCH = "default"
-HEARTBEAT_TIMEOUT_S = 15.0  # shorter than the interval, so that one hanging beat does not cost the next
+HEARTBEAT_TIMEOUT_S = 15.0  # half the usual interval, so that a beat that hangs does not cost the next
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
     lock = DirectoryLock(layers.data_dir)
     try:
         board = Scoreboard(parts.clock.monotonic())
-        outbox = Outbox(layers.data_dir, now=parts.clock.unix, on_books=_books_to(board))
+        outbox = Outbox(layers.data_dir, topics=TOPICS, now=parts.clock.unix, on_books=_books_to(board))
     except BaseException:
         lock.release()
         raise
@@ -86,7 +86,7 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
     flusher = Flusher(outbox, sink, board, clock=parts.clock, rng=parts.rng, hold_s=config.heartbeat_interval)
     inbox: queue.SimpleQueue[Word] = queue.SimpleQueue()
     heartbeat = Heartbeat(
-        _transport(config, read_timeout_s=HEARTBEAT_TIMEOUT_S),
+        _transport(config, read_timeout_s=HEARTBEAT_TIMEOUT_S, total_timeout_s=HEARTBEAT_TIMEOUT_S),
         config.collector_id,
         board,
         interval_s=config.heartbeat_interval,

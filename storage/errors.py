@@ -26,8 +26,9 @@ class CodedError(Exception):
         return f"{text.rstrip('.')}: {self.detail}" if self.detail else text
 
     def __str__(self) -> str:
-        parts = (f"[{self.code}] {self.sentence}".rstrip("."), self.remedy)
-        return ". ".join(part for part in parts if part)
+        text = f"[{self.code}] {self.sentence}"
+        text += "" if text.endswith((".", "?", "!")) else "."
+        return f"{text} {self.remedy}" if self.remedy else text.rstrip(".")
 
 
 class OutboxError(CodedError):

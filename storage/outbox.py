@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ _LEAVE = """
 _HALVE = "UPDATE tally SET pending_bytes = pending_bytes + ?2, envelopes = envelopes + 1 WHERE topic = ?1"
 _TALLIES = """
     SELECT topic, captured, delivered, discarded, lost, parked, pending, pending_bytes, envelopes,
-        (SELECT count(*) FROM gap),
+        (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'gap'),
         (SELECT created_at FROM envelope WHERE topic = tally.topic ORDER BY place, key LIMIT 1)
     FROM tally
 """
@@ -61,10 +61,11 @@ class Outbox:
         self,
         directory: Path,
         *,
+        topics: Sequence[str] = (),
         now: Callable[[], float] = time.time,
         on_books: Callable[[str, Tally], None] | None = None,
     ) -> None:
-        """Opens or creates the outbox in `directory`. `now` gives Unix seconds.
+        """Opens or creates the outbox in `directory`. `topics` have books from the start; `now` gives Unix seconds.
 
         `on_books` hears each topic's books at the start and after every change, in order; it must be quick.
 
@@ -82,6 +83,7 @@ class Outbox:
             make_durable(self._connection)
             migrate(self._connection, version)
             self.installation = self._note("installation") or ""
+            self._open_books(topics)
             self._tell(self._books())
         except sqlite3.Error as error:
             self._connection.close()
@@ -239,6 +241,12 @@ class Outbox:
             self._connection.close()
 
     # -- how ---------------------------------------------------------------------------------------------------
+
+    def _open_books(self, topics: Sequence[str]) -> None:
+        known = {row[0] for row in self._connection.execute("SELECT topic FROM tally").fetchall()}
+        for topic in topics:
+            if topic not in known:
+                self._connection.execute("INSERT INTO tally (topic) VALUES (?)", (topic,))
 
     def _note(self, name: str) -> str | None:
         row = self._connection.execute("SELECT value FROM note WHERE name = ?", (name,)).fetchone()

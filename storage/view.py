@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from storage.connection import connect_readonly, explain
 from storage.envelope import Tally
+from storage.errors import OutboxInaccessible
 from storage.outbox import FILE_NAME, TALLY
 from storage.schema import identify
 
@@ -22,8 +23,11 @@ class OutboxView:
     def __init__(self, directory: Path) -> None:
         path = directory / FILE_NAME
         self._connection: sqlite3.Connection | None = None
-        if not path.exists():
-            return
+        try:
+            if not path.exists():
+                return
+        except OSError as error:
+            raise OutboxInaccessible(f"{directory} ({error.strerror})") from None
         connection = connect_readonly(path)
         try:
             is_empty = identify(connection, path) == 0

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from agent.errors import ConfigError, ConfigMalformed, ConfigMissing
 PREFIX = "DBPOWER_"
 MAX_DEPTH = 16  # ours has three levels; what is deeper is a mistake, and recursion ends somewhere
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors of Windows begin every file with it
-_PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_PLACEHOLDER = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 Tree = dict[str, Any]
 
@@ -36,6 +37,11 @@ class Layers:
     above: Tree = field(repr=False)
     data_dir: Path
 
+    @property
+    def remote_config(self) -> object:
+        """How much `update_config` may do here, as this host says it."""
+        return self.above.get("remote_config", self.file.get("remote_config", "safe"))
+
     def build(self, overlay: Mapping[str, object]) -> Config:
         """The configuration with `overlay` (dotted path to value) between file and environment.
 
@@ -47,7 +53,7 @@ class Layers:
         _merge(tree, self.above)
         if isinstance(tree.get("data_dir", ""), str):
             tree["data_dir"] = str(self.data_dir)
-        wrong = remote.leak(overlay, self.above, tree.get("remote_config", "safe"))
+        wrong = remote.leak(overlay, self.above, self.remote_config)
         try:
             config = Config.model_validate(tree)
         except ValidationError as error:
@@ -65,13 +71,14 @@ def load(path: Path, environ: Mapping[str, str], options: Mapping[str, object]) 
     wrong: list[str] = []
     file = _fill(_read(path), environ, wrong, ())
     above: Tree = {}
-    for place, text in _from_environment(Config, (), environ, wrong):
+    for place, text in _from_environment(environ, wrong):
         put(above, place, text)
+    wrong += _misspelt(environ)
     for dotted, value in options.items():
         put(above, dotted.split("."), value)
     layers = Layers(file, above, _data_dir(file, above, path, environ))
     try:
-        config = layers.build(remote.overlay(layers.data_dir, file))
+        config = layers.build(remote.overlay(layers.data_dir, file, layers.remote_config))
     except ConfigError as error:
         wrong.append(error.detail)
     if wrong:
@@ -115,6 +122,8 @@ def _fill(node: Any, environ: Mapping[str, str], wrong: list[str], path: tuple[s
 
     def value_of(match: re.Match[str]) -> str:
         name = match.group(1)
+        if name is None:  # $${ is a literal ${
+            return "${"
         if name not in environ:
             wrong.append(f"{'.'.join(path)}: the environment has no variable {name}")
         return environ.get(name, "")
@@ -122,15 +131,17 @@ def _fill(node: Any, environ: Mapping[str, str], wrong: list[str], path: tuple[s
     return _PLACEHOLDER.sub(value_of, node)
 
 
-def _from_environment(
-    schema: type[BaseModel], path: tuple[str, ...], environ: Mapping[str, str], wrong: list[str]
-) -> Iterator[tuple[tuple[str, ...], str]]:
+def _leaves(schema: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     for name in schema.model_fields:
-        place = (*path, name)
         section = complaints.section(schema, (name,))
-        if section is not None:
-            yield from _from_environment(section, place, environ, wrong)
-            continue
+        if section is None:
+            yield (*path, name)
+        else:
+            yield from _leaves(section, (*path, name))
+
+
+def _from_environment(environ: Mapping[str, str], wrong: list[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    for place in _leaves(Config, ()):
         variable = PREFIX + "_".join(place).upper()
         if variable in environ:
             yield place, environ[variable]
@@ -141,6 +152,18 @@ def _from_environment(
                 wrong.append(f"{'.'.join(place)}: the file named by {variable}_FILE cannot be read")
             else:
                 yield place, text.rstrip("\r\n")
+
+
+def _misspelt(environ: Mapping[str, str]) -> list[str]:
+    """Complaints about variables that are nearly ours; what is far from all of ours is somebody else's."""
+    names = [PREFIX + "_".join(place).upper() for place in _leaves(Config, ())]
+    known = {*names, *(f"{name}_FILE" for name in names)}
+    complaints_found = []
+    for name in sorted(environ):
+        near = get_close_matches(name, known, n=1, cutoff=0.8) if name.startswith(PREFIX) and name not in known else []
+        if near:
+            complaints_found.append(f"{name}: unknown variable; did you mean {near[0]}?")
+    return complaints_found
 
 
 def _data_dir(file: Tree, above: Tree, path: Path, environ: Mapping[str, str]) -> Path:

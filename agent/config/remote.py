@@ -17,6 +17,7 @@ import orjson
 
 from agent.config.schema import DbConfig
 from agent.errors import ConfigMalformed
+from storage.errors import OutboxInaccessible
 
 FILE_NAME = "remote.json"
 _INTERVALS = ("heartbeat_interval", "collection_interval")
@@ -60,19 +61,26 @@ def flatten(params: Mapping[str, object]) -> dict[str, object]:
     return flat
 
 
-def overlay(data_dir: Path, file: Mapping[str, Any]) -> dict[str, object]:
-    """What was accepted earlier and still holds: dotted path to value. Raises ConfigMalformed."""
+def overlay(data_dir: Path, file: Mapping[str, Any], mode: object) -> dict[str, object]:
+    """What was accepted earlier and still holds under `remote_config: mode`: dotted path to value.
+
+    Raises ConfigMalformed, or OutboxInaccessible when the directory cannot be read.
+    """
+    if mode == "off":
+        return {}
     path = data_dir / FILE_NAME
     try:
         stored = orjson.loads(path.read_bytes())
         entries = {str(name): (entry["value"], entry["over"]) for name, entry in stored.items()}
     except FileNotFoundError:
         return {}
+    except (PermissionError, NotADirectoryError) as error:
+        raise OutboxInaccessible(f"{data_dir} ({error.strerror})") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise ConfigMalformed(f"{path} (written by update_config; delete it to forget remote changes)") from None
     held = {name: value for name, (value, over) in entries.items() if over == _digest(file, name)}
-    if _CREDENTIAL in entries and _CREDENTIAL not in held:
-        # A person has changed the password since: it must not go to the address that came with the remote one.
+    if _CREDENTIAL not in held and (_CREDENTIAL in entries or mode != "any"):
+        # The password is a person's (changed since, or never remote): it must not go to an address from the backend.
         held = {name: value for name, value in held.items() if name not in _ADDRESS_PATHS}
     return held
 

@@ -22,6 +22,7 @@ from agent.errors import (
     SlowLogCrashed,
     SlowLogMissing,
     SlowLogNotGranted,
+    SlowLogTooLarge,
     SourceError,
 )
 from agent.sources import SourceSettings
@@ -39,6 +40,7 @@ _LIMIT_MARIADB = "SET SESSION max_statement_time={seconds}"
 _LIMIT_MYSQL = "SET SESSION max_execution_time={milliseconds}"
 
 _CONNECTION_KILLED = 1927  # MariaDB only
+_TOO_LONG = frozenset({1969, 3024})
 _CRASHED = frozenset({126, 127, 144, 145, 1034, 1035, 1194, 1195})
 _LOGIN = frozenset({ER.DBACCESS_DENIED_ERROR, ER.ACCESS_DENIED_ERROR, ER.HOST_NOT_PRIVILEGED, 1698, 1129, 1862, 4151})
 _AWAY = frozenset(
@@ -114,7 +116,9 @@ class Session:
         self.rows(_UTC)
         self.rows(_READ_ONLY)
         limit = _LIMIT_MARIADB if self.is_mariadb else _LIMIT_MYSQL
-        self.rows(limit.format(seconds=limit_s, milliseconds=round(limit_s * 1000)))
+        # Below our own patience, so that the server says what it was instead of a socket that times out.
+        server_s = limit_s * 0.9
+        self.rows(limit.format(seconds=server_s, milliseconds=round(server_s * 1000)))
 
     @property
     def is_open(self) -> bool:
@@ -201,4 +205,6 @@ def explain(error: err.MySQLError) -> SourceError:
         return SlowLogMissing(detail)
     if code in _CRASHED:
         return SlowLogCrashed(detail)
+    if code in _TOO_LONG:
+        return SlowLogTooLarge(detail)
     return DatabaseAway(detail) if code in _AWAY else SetupError(detail)

@@ -133,6 +133,8 @@ def explain(error: Exception) -> SourceError:
         return StatementsNotLoaded()
     if code == errorcodes.INSUFFICIENT_PRIVILEGE:
         return StatementsNotGranted(detail)
+    if not code and 'database "' in detail and detail.endswith("does not exist"):
+        return SetupError(f"{detail}; check db_config database")
     if code.startswith("28") or (not code and any(word in detail for word in _LOGIN_WORDS)):
         return LoginRefused(detail)
     if code.startswith(_AWAY_CLASSES) or (not code and isinstance(error, psycopg2.Error)):

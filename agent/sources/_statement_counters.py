@@ -93,12 +93,12 @@ class Baseline:
         for key, now in present.items():
             before, reset, at = old.get(key), was_reset, self.taken_at
             if ahead and key in ahead:
-                before, reset, at = ahead[key], self.ahead_reset != stats_reset, self.ahead_at
+                before, reset, at = ahead[key], _is_other(self.ahead_reset, stats_reset), self.ahead_at
             if before is None:
                 reason, before = unseen, _NOTHING
             elif now == before and not reset:
                 continue
-            elif reset or now[_SINCE] != before[_SINCE] or now[_CALLS] < before[_CALLS] or now[_TOTAL] < before[_TOTAL]:
+            elif reset or _is_counted_anew(before, now):
                 reason, before = RESET, _NOTHING
                 forgotten += 1
             else:
@@ -111,7 +111,7 @@ class Baseline:
 
     def was_reset(self, stats_reset: str | None) -> bool:
         """Whether the server has forgotten all counters since the last look."""
-        return self.taken_at is not None and self.stats_reset != stats_reset
+        return _is_other(self.stats_reset, stats_reset)
 
     def _evicted(self, present: Mapping[Key, Row], min_ms: float) -> int:
         """How many statements that had been slow are not counted any more: what they did last is not known."""
@@ -135,6 +135,16 @@ def decode(bookmark: bytes) -> Baseline:
         return Baseline(**fields)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise BookmarkUnreadable("pg_stat_statements") from None
+
+
+def _is_counted_anew(before: Row, now: Row) -> bool:
+    # An older version of the extension does not tell since when it counts; an update of it resets nothing.
+    told = now[_SINCE] is not None and before[_SINCE] is not None
+    return (told and now[_SINCE] != before[_SINCE]) or now[_CALLS] < before[_CALLS] or now[_TOTAL] < before[_TOTAL]
+
+
+def _is_other(before: str | None, now: str | None) -> bool:
+    return before is not None and now is not None and before != now
 
 
 def _time(text: str | None) -> datetime | None:

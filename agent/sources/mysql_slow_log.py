@@ -12,7 +12,7 @@ from contextlib import closing
 from datetime import datetime
 
 from agent.clock import Clock
-from agent.errors import SourceError
+from agent.errors import SlowLogOff, SourceError
 from agent.record import Record
 from agent.sources import Reading, SourceSettings
 from agent.sources._mysql_session import Row, Session
@@ -28,6 +28,7 @@ _COLUMNS = """
 _ROWS = "SELECT {columns} FROM mysql.slow_log LIMIT {start}, {count}"
 _COUNT = "SELECT COUNT(*) FROM mysql.slow_log"
 _COUNTERS = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Slow_queries', 'Uptime')"
+_SWITCHES = "SELECT @@global.slow_query_log, @@global.log_output"
 _LOGS_TO_TABLE = """
     SELECT @@global.slow_query_log = 1 AND FIND_IN_SET('TABLE', @@global.log_output) > 0
         AND FIND_IN_SET('NONE', @@global.log_output) = 0 AND @@global.min_examined_row_limit = 0
@@ -36,7 +37,7 @@ _LOGS_TO_TABLE = """
 
 STATEMENT_S = 2.0  # how long one statement may keep an administrator from rotating the table
 CUT_S = 3 * STATEMENT_S  # then it is cut off: the disk or the network is slower than it was
-MIN_ROWS, START_ROWS, MAX_ROWS = 500, 5_000, 100_000
+START_ROWS, MAX_ROWS = 5_000, 100_000  # fewer at once would only repeat the scan over what is read already
 CHUNK_ROWS, CHUNK_BYTES = 100, 1_048_576  # few rows at once: what is held of them is most of the memory
 
 
@@ -98,12 +99,14 @@ class SlowLogTable:
         at_end = False
         while not at_end:
             before = self._counters()
-            position, count, started_s = place.position, self._rows_a_statement, self._clock.monotonic()
+            position, count, first_s = place.position, self._rows_a_statement, None
             try:
                 for chunk in self._statement(place, count):
+                    # From the first row on: the scan that leads to it costs the same for one row as for all.
+                    first_s = first_s or self._clock.monotonic()
                     records, place = self._take(place, chunk)
                     yield Reading(records, place.encode())
-                    if self._clock.monotonic() - started_s > CUT_S:
+                    if self._clock.monotonic() - first_s > CUT_S:
                         break
                 else:
                     at_end = place.position - position < count
@@ -112,9 +115,12 @@ class SlowLogTable:
                 from_the_top = False
                 yield Reading((), place.encode(), gaps)
                 continue
-            self._adapt(place.position - position, self._clock.monotonic() - started_s)
+            self._adapt(place.position - position, self._clock.monotonic() - (first_s or 0.0))
         gaps = self._vanished(place, at_start) if from_the_top else ()
         yield Reading((), place.balanced(before, self._counters()).encode(), gaps)
+        ((is_on, output),) = self._connected().rows(_SWITCHES)
+        if is_on != b"1" or b"TABLE" not in output or b"NONE" in output:
+            raise SlowLogOff(f"slow_query_log={is_on.decode()}, log_output={output.decode()}")
 
     def _statement(self, place: Place, count: int) -> Generator[list[Row]]:
         """Chunks of the next `count` rows. The row before them is read again: it must be the anchor."""
@@ -152,7 +158,7 @@ class SlowLogTable:
     def _adapt(self, rows: int, elapsed_s: float) -> None:
         if rows >= self._rows_a_statement or elapsed_s > STATEMENT_S:
             wanted = round(rows / max(elapsed_s, 0.001) * STATEMENT_S)
-            self._rows_a_statement = min(MAX_ROWS, max(MIN_ROWS, wanted))
+            self._rows_a_statement = min(MAX_ROWS, max(START_ROWS, wanted))
 
     # -- when the table is not the one that was read -------------------------------------------------------------
 

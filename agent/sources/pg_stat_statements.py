@@ -34,6 +34,12 @@ _COUNTERS = f"""
     SELECT {MARKER} userid, dbid, queryid, {{toplevel}}, calls, {{total}}, {{maximum}}, rows, {{since}}
     FROM {{schema}}.pg_stat_statements(false) WHERE queryid IS NOT NULL AND calls > 0
 """
+# Before 1.9 a statement has a row for its calls by clients and one for those by functions, and nothing to tell which.
+_COUNTERS_BEFORE_1_9 = f"""
+    SELECT {MARKER} userid, dbid, queryid, true, sum(calls)::bigint, sum({{total}}), max({{maximum}}),
+        sum(rows)::bigint, NULL::float8
+    FROM {{schema}}.pg_stat_statements(false) WHERE queryid IS NOT NULL AND calls > 0 GROUP BY 1, 2, 3
+"""
 _HAS_INFO = f"SELECT {MARKER} to_regclass('{{schema}}.pg_stat_statements_info') IS NOT NULL"
 _RESET = f"SELECT {MARKER} stats_reset::text FROM {{schema}}.pg_stat_statements_info"
 _TEXTS = f"""
@@ -211,7 +217,8 @@ class StatementStatistics:
     # -- reads -------------------------------------------------------------------------------------------------
 
     def _counters(self, session: Session, shape: _Shape) -> list[Row]:
-        return cast("list[Row]", session.rows(shape.fill(_COUNTERS)))
+        sql = _COUNTERS if shape.toplevel == "toplevel" else _COUNTERS_BEFORE_1_9
+        return cast("list[Row]", session.rows(shape.fill(sql)))
 
     def _reset_time(self, session: Session, shape: _Shape) -> str | None:
         if not shape.has_info:

@@ -73,7 +73,7 @@ def test_once_tells_the_database_and_exits_1(
 ) -> None:
     code, out, err = said("once", "--config", config, monkeypatch=monkeypatch, capsys=capsys)
     assert (code, out) == (1, "collected 0, delivered 0, waiting 0, parked 0\n")
-    assert "[DB-01]" in err.splitlines()[-1]
+    assert [line[:7] for line in err.splitlines()] == ["[DB-01]", "[BE-01]"]
     assert "hunter2" not in err
 
 

@@ -274,15 +274,20 @@ def test_hold_waits_for_the_heartbeats_pace_each_time() -> None:
         assert (decision.act, one.ready_at_s, type(decision.error)) == (Act.KEEP, now_s + 30, KeyRefused)
 
 
-@pytest.mark.parametrize("verdict", [REFUSED, TooLarge()])
-def test_what_is_refused_is_split_and_a_single_record_waits_for_another_to_be_accepted(verdict: Verdict) -> None:
+def test_what_is_refused_is_split_and_a_single_record_waits_for_another_to_be_accepted() -> None:
     one = lane()
-    assert decide(one, 1, verdict, records=2).act is Act.SPLIT
-    assert decide(one, 2, verdict).act is Act.KEEP
+    assert decide(one, 1, REFUSED, records=2).act is Act.SPLIT
+    assert decide(one, 2, REFUSED).act is Act.KEEP
     assert one.skipped == {2}
     decide(one, 3, Delivered(1))
     assert one.skipped == set()
-    assert decide(one, 2, verdict).act is Act.PARK
+    assert decide(one, 2, REFUSED).act is Act.PARK
+
+
+def test_what_is_too_large_is_split_and_a_single_record_is_parked() -> None:
+    one = lane()
+    assert [decide(one, 1, TooLarge(), records=2).act, decide(one, 2, TooLarge()).act] == [Act.SPLIT, Act.PARK]
+    assert one.skipped == set()
 
 
 def test_the_half_of_a_refused_body_is_parked_when_it_is_refused_directly_after_an_acceptance() -> None:

@@ -195,13 +195,12 @@ def test_a_body_that_is_too_large_is_halved_until_it_fits(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("batch", [500, 1])
-@pytest.mark.parametrize("kind", ["400", "413", "500"])
+@pytest.mark.parametrize("kind", ["400", "500"])
 def test_a_backend_that_refuses_everything_parks_nothing_and_when_it_heals_all_is_delivered(
     tmp_path: Path, kind: str, batch: int
 ) -> None:
     verdicts: dict[str, Verdict] = {
         "400": Refused("status 400"),
-        "413": TooLarge(),
         "500": Retry(BackendBusy("status 500"), blames_body=True),
     }
     bench = Bench(tmp_path)
@@ -387,3 +386,10 @@ def test_news_is_said_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> No
     bench.live(1_000)
     assert len(bench.sink.requests) > 5
     assert [getattr(line, "event", "") for line in caplog.records] == ["delivery.wrong", "delivery.right"]
+
+
+def test_a_single_record_that_is_too_large_is_parked_and_its_neighbours_are_delivered(bench: Bench) -> None:
+    bench.fill(100)
+    bench.sink.bad, bench.sink.refuses_with = {"r20"}, TooLarge()
+    bench.drain()
+    assert (sorted(bench.sink.stored), bench.books.parked) == (sorted(set(numbered(100)) - {"r20"}), 1)

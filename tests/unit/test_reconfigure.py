@@ -36,7 +36,7 @@ class Bench:
 
     @property
     def stored(self) -> dict[str, object]:
-        return remote.overlay(self.layers.data_dir, self.layers.file)
+        return remote.overlay(self.layers.data_dir, self.layers.file, "any")
 
 
 def test_a_change_of_the_database_is_tried_kept_and_gives_a_new_source(tmp_path: Path) -> None:

@@ -159,12 +159,3 @@ def test_a_new_source_is_tried_at_once_when_something_was_wrong() -> None:
     for watch in (away, refused, well):
         watch.has_new_source(2)
     assert [watch.wait_s(2) for watch in (away, refused, well)] == [0, 0, 98]
-
-
-def test_a_look_forced_by_a_person_goes_ahead_of_the_pause_and_returns_to_it() -> None:
-    watch = make(paused=True)
-    assert watch.begin() is False
-    watch.forced = True
-    assert watch.begin() is True
-    watch.has_finished("", 1)
-    assert watch.state == "paused"

@@ -16,7 +16,7 @@ import pytest
 from agent.body import unpack
 from agent.collector import TURN_RECORDS
 from agent.commands import Command
-from agent.errors import DatabaseAway, LoginRefused
+from agent.errors import LoginRefused
 from agent.sinks import COMMAND_RESULT, QUERIES
 from agent.watch_loop import Stop
 from tests.fakes.clock import ManualClock
@@ -372,23 +372,6 @@ def test_after_a_defect_in_mid_look_it_goes_on_from_the_saved_bookmark(rig: Rig)
     rig.loop.run()
     assert (rows(rig), rig.watch.state) == (numbered(TURN_RECORDS + 1_000), "idle")
     assert rig.board.watch("default").error is None
-
-
-def test_a_look_for_a_person_runs_while_paused(tmp_path: Path) -> None:
-    first = Rig(tmp_path)
-    give(first, 1, "stop")
-    first.run_for(1)
-    first.source.rows = 3
-    assert first.loop.look() is None
-    assert (rows(first), first.watch.state) == (numbered(3), "paused")
-    assert isinstance(_failing_look(first), DatabaseAway)
-    assert first.watch.state == "paused"
-    first.outbox.close()
-
-
-def _failing_look(rig: Rig) -> object:
-    rig.source.away = True
-    return rig.loop.look()
 
 
 def test_control_the_inbox_notices_a_loop_that_spins() -> None:

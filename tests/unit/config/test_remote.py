@@ -88,38 +88,38 @@ def test_params_become_paths() -> None:
 def test_what_was_saved_is_remembered(tmp_path: Path, tree: Tree) -> None:
     changes: dict[str, object] = {"collection_interval": 5, "db_config.host": "h", "db_config.password": "p"}
     save(tmp_path, tree, changes)
-    assert overlay(tmp_path, tree) == changes
+    assert overlay(tmp_path, tree, "any") == changes
 
 
 def test_nothing_is_remembered_at_first(tmp_path: Path, tree: Tree) -> None:
-    assert overlay(tmp_path, tree) == {}
-    assert overlay(tmp_path / "missing", tree) == {}
+    assert overlay(tmp_path, tree, "any") == {}
+    assert overlay(tmp_path / "missing", tree, "any") == {}
 
 
 def test_a_key_that_is_edited_in_the_file_wins_again_and_only_that_one(tmp_path: Path, tree: Tree) -> None:
     save(tmp_path, tree, {"collection_interval": 5, "heartbeat_interval": 6})
     tree["collection_interval"] = 7
-    assert overlay(tmp_path, tree) == {"heartbeat_interval": 6}
+    assert overlay(tmp_path, tree, "any") == {"heartbeat_interval": 6}
     del tree["collection_interval"]  # as it was when the change came: it holds again
-    assert overlay(tmp_path, tree) == {"collection_interval": 5, "heartbeat_interval": 6}
+    assert overlay(tmp_path, tree, "any") == {"collection_interval": 5, "heartbeat_interval": 6}
 
 
 def test_a_password_that_is_edited_here_does_not_go_to_a_remote_address(tmp_path: Path, tree: Tree) -> None:
     save(tmp_path, tree, {"db_config.host": "theirs", "db_config.password": "theirs", "db_config.read_timeout": 9})
     tree["db_config"]["password"] = "edited"
-    assert overlay(tmp_path, tree) == {"db_config.read_timeout": 9}
+    assert overlay(tmp_path, tree, "any") == {"db_config.read_timeout": 9}
 
 
 def test_an_address_alone_stays_when_the_password_is_edited(tmp_path: Path, tree: Tree) -> None:
     save(tmp_path, tree, {"db_config.host": "theirs"})  # only the mode `any` accepts that
     tree["db_config"]["password"] = "edited"
-    assert overlay(tmp_path, tree) == {"db_config.host": "theirs"}
+    assert overlay(tmp_path, tree, "any") == {"db_config.host": "theirs"}
 
 
 def test_a_later_save_replaces_the_earlier(tmp_path: Path, tree: Tree) -> None:
     save(tmp_path, tree, {"collection_interval": 5})
     save(tmp_path, tree, {"heartbeat_interval": 6})
-    assert overlay(tmp_path, tree) == {"heartbeat_interval": 6}
+    assert overlay(tmp_path, tree, "any") == {"heartbeat_interval": 6}
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 
@@ -150,13 +150,13 @@ def test_a_crash_in_the_middle_leaves_the_earlier_one(
         patch.setattr("os.fsync", no_space)
         with pytest.raises(OSError, match="No space left"):
             save(tmp_path, tree, {"collection_interval": 6})
-    assert overlay(tmp_path, tree) == {"collection_interval": 5}
+    assert overlay(tmp_path, tree, "any") == {"collection_interval": 5}
 
 
 def test_text_that_is_no_unicode_can_be_remembered_over(tmp_path: Path, tree: Tree) -> None:
     tree["db_config"]["password"] = "\udcff"  # from the environment, through ${NAME}
     save(tmp_path, tree, {"db_config.password": "p"})
-    assert overlay(tmp_path, tree) == {"db_config.password": "p"}
+    assert overlay(tmp_path, tree, "any") == {"db_config.password": "p"}
 
 
 @pytest.mark.parametrize(
@@ -166,13 +166,13 @@ def test_text_that_is_no_unicode_can_be_remembered_over(tmp_path: Path, tree: Tr
 def test_a_damaged_memory_is_told_by_its_name(tmp_path: Path, tree: Tree, text: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(text)
     with pytest.raises(ConfigMalformed, match=FILE_NAME):
-        overlay(tmp_path, tree)
+        overlay(tmp_path, tree, "any")
 
 
 def test_a_memory_that_is_a_directory_is_told_too(tmp_path: Path, tree: Tree) -> None:
     (tmp_path / FILE_NAME).mkdir()
     with pytest.raises(ConfigMalformed, match=FILE_NAME):
-        overlay(tmp_path, tree)
+        overlay(tmp_path, tree, "any")
 
 
 _JSON = st.recursive(
@@ -190,7 +190,7 @@ def test_whatever_stands_in_it_is_understood_or_told(tmp_path_factory: pytest.Te
     directory = tmp_path_factory.mktemp("data")
     (directory / FILE_NAME).write_bytes(orjson.dumps(content))
     with suppress(ConfigMalformed):
-        assert overlay(directory, {}) == {}  # no digest fits
+        assert overlay(directory, {}, "any") == {}  # no digest fits
 
 
 def test_no_leak_without_a_password_of_this_host() -> None:

@@ -17,6 +17,7 @@ from agent.errors import (
     SlowLogCrashed,
     SlowLogMissing,
     SlowLogNotGranted,
+    SlowLogTooLarge,
     SourceError,
 )
 from agent.sources._mysql_session import explain, explained
@@ -27,7 +28,8 @@ CASES: dict[type[SourceError], list[int]] = {
     SlowLogNotGranted: [1142, 1143],
     SlowLogMissing: [1146],
     SlowLogCrashed: [126, 127, 144, 145, 1034, 1035, 1194, 1195],
-    SetupError: [1064, 1969, 3024, 9999],
+    SetupError: [1064, 9999],
+    SlowLogTooLarge: [1969, 3024],
 }
 
 

@@ -48,7 +48,8 @@ def test_a_code_of_the_server_has_its_error(expected: type[SourceError], code: s
     ("message", "expected"),
     [
         ('FATAL: password authentication failed for user "x"', LoginRefused),
-        ('FATAL: database "x" does not exist', LoginRefused),
+        ('FATAL: database "x" does not exist', SetupError),
+        ('FATAL: role "x" does not exist', LoginRefused),
         ("fe_sendauth: no password supplied", LoginRefused),
         ('FATAL: no pg_hba.conf entry for host "h"', LoginRefused),
         ("connection refused", DatabaseAway),
