@@ -28,6 +28,7 @@ CONNECT_TIMEOUT_S, READ_TIMEOUT_S, TOTAL_TIMEOUT_S = 5.0, 30.0, 60.0
 MAX_ANSWER_BYTES = 16 * 1_048_576
 _CHUNK_BYTES = 16_384  # small: a compressed chunk may unfold to a thousand times its size
 _SEND_BYTES = 65_536
+_YEAR_9999 = 253_370_764_800  # beyond it Python has no dates in some time zones
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,10 @@ class Answer:
         """The other side's clock, from its Date header; Unix seconds."""
         try:
             at = parsedate_to_datetime(self.headers["date"])
-            return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+            found = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
         except (KeyError, ValueError, TypeError, OverflowError):
             return None
+        return found if 0 <= found < _YEAR_9999 else None
 
 
 class Transport:
@@ -95,6 +97,9 @@ class Transport:
                 text = _read(response)
                 names = {name.lower(): value for name, value in response.headers.items()}
                 return Answer(response.status_code, names, text)
+        except (requests.exceptions.InvalidURL, urllib3.exceptions.LocationParseError):
+            # Their texts show the address, and the address of a proxy may hold a password.
+            raise BackendAway("the address of the backend or of a proxy in the environment is malformed") from None
         except (
             requests.RequestException,
             urllib3.exceptions.HTTPError,
@@ -172,8 +177,19 @@ class _BoundedSocket:
         return io.BufferedReader(socket.SocketIO(cast("Any", self), "r"))
 
 
+class _FinalResponse(http.client.HTTPResponse):
+    """http.client takes 102 and 103 for the answer; the real one would then answer the next request."""
+
+    def _read_status(self) -> Any:
+        inherited = cast("Any", super())
+        while 101 < (found := inherited._read_status())[1] < 200:  # noqa: SLF001  # there is no public place for it
+            http.client.parse_headers(self.fp)
+        return found
+
+
 class _Plain(HTTPConnection):
     budget: _Budget
+    response_class = _FinalResponse
 
     def _new_conn(self) -> socket.socket:
         return cast("socket.socket", _BoundedSocket(super()._new_conn(), self.budget))
@@ -184,6 +200,7 @@ class _Plain(HTTPConnection):
 
 class _Tls(HTTPSConnection):
     budget: _Budget
+    response_class = _FinalResponse
 
     def _new_conn(self) -> socket.socket:
         return cast("socket.socket", _BoundedSocket(super()._new_conn(), self.budget))

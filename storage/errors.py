@@ -86,6 +86,13 @@ class OutboxBroken(OutboxError):
     remedy = "Check the disk and the system's log; what was acknowledged stays in the file."
 
 
+class OutboxGone(OutboxError):
+    """The outbox file was deleted or moved while the agent works on it."""
+
+    code = "OB-09"
+    remedy = "Put it back or restart the agent; nothing more is collected until then, what waits is still delivered."
+
+
 class EnvelopeGone(OutboxError):
     """An envelope that was about to be recorded as sent is not in the outbox any more."""
 

@@ -24,10 +24,17 @@ class DirectoryLock:
         self.path = directory / "agent.lock"
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise OutboxInaccessible(f"{directory} ({error.strerror})") from error
         try:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            os.close(self._directory)
+            raise OutboxInaccessible(f"{directory} ({error.strerror})") from error
+        try:
+            # The directory as well: a lock file can be deleted, and another one made in its place.
+            fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.pread(self._descriptor, _PID_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
@@ -44,6 +51,7 @@ class DirectoryLock:
         """Gives the directory back; calling it twice is fine."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
+            os.close(self._directory)
             self._descriptor = -1
 
     def __enter__(self) -> Self:

@@ -14,7 +14,7 @@ from typing import Any
 
 from storage.connection import connect, connect_readonly, explain, make_durable
 from storage.envelope import Change, Draft, Envelope, Gap, Tally
-from storage.errors import EnvelopeGone, OutboxInaccessible
+from storage.errors import EnvelopeGone, OutboxGone, OutboxInaccessible
 from storage.schema import identify, migrate
 
 FILE_NAME = "outbox.sqlite3"
@@ -84,6 +84,7 @@ class Outbox:
             migrate(self._connection, version)
             self.installation = self._note("installation") or ""
             self._open_books(topics)
+            self._inode = self.path.stat().st_ino
             self._tell(self._books())
         except sqlite3.Error as error:
             self._connection.close()
@@ -96,6 +97,7 @@ class Outbox:
 
     def commit(self, change: Change) -> None:
         """Makes the whole change durable, or raises and has changed nothing."""
+        self._demand_file()
         with self._transaction() as sql:
             seq = _last_seq(sql)
             for draft in change.drafts:
@@ -241,6 +243,15 @@ class Outbox:
             self._connection.close()
 
     # -- how ---------------------------------------------------------------------------------------------------
+
+    def _demand_file(self) -> None:
+        # SQLite goes on writing into a deleted file; nobody would find there what is put into it.
+        try:
+            found = self.path.stat().st_ino
+        except OSError:
+            found = None
+        if found != self._inode:
+            raise OutboxGone(str(self.path))
 
     def _open_books(self, topics: Sequence[str]) -> None:
         known = {row[0] for row in self._connection.execute("SELECT topic FROM tally").fetchall()}

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, fi
 MIN_SQL_TEXT_BYTES = 1_024  # the anchor of a slow log row takes this much of its text
 DEFAULT_PORTS = {"mysql": 3306, "postgres": 5432}
 
-Seconds = Annotated[float, Field(gt=0, le=86_400 * 31, allow_inf_nan=False)]
+Interval = Annotated[float, Field(ge=0.1, le=86_400 * 31, allow_inf_nan=False)]
+Timeout = Annotated[float, Field(ge=0.1, le=3_600, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
@@ -39,8 +40,16 @@ class DbConfig(_Section):
     min_exec_time_ms: float = Field(default=500, ge=0, allow_inf_nan=False)
     start: Literal["beginning", "now"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = "beginning"
     max_sql_text_bytes: int = Field(default=1_048_576, ge=MIN_SQL_TEXT_BYTES, le=64 * 1_048_576)
-    connect_timeout: Seconds = 10
-    read_timeout: Seconds = 30
+    connect_timeout: Timeout = 10
+    read_timeout: Timeout = 30
+
+    @field_validator("host", "user", "password", "database")
+    @classmethod
+    def _holds_no_nul(cls, value: str | SecretStr) -> str | SecretStr:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if "\0" in text:
+            raise ValueError("should hold no NUL")
+        return value
 
 
 class OutboxConfig(_Section):
@@ -67,8 +76,8 @@ class Config(_Section):
     backend_url: str
     db_type: Literal["mysql", "postgres"]
     db_config: DbConfig
-    heartbeat_interval: Seconds = 30
-    collection_interval: Seconds = 300
+    heartbeat_interval: Interval = 30
+    collection_interval: Interval = 300
     data_dir: Path = Path("data")
     outbox: OutboxConfig = OutboxConfig()
     redact: Literal["secrets"] = "secrets"

@@ -30,9 +30,11 @@ from agent.sources import SourceSettings
 # No statement of ours may show up in the log we read: not for its time, and not for using no index either.
 _QUIET = """
     SET SESSION long_query_time=31536000, min_examined_row_limit=18446744073709551615,
-        net_write_timeout=5, lock_wait_timeout=5
+        net_write_timeout=5, lock_wait_timeout=5, wait_timeout=31536000
 """
-_OFFSET = "SELECT VERSION(), TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), NOW())"
+_VERSION = "SELECT VERSION()"
+_SERVERS_ZONE = "SET SESSION time_zone=@@global.time_zone"
+_OFFSET = "SELECT TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), NOW())"
 # The texts of the CSV table pass unchanged; a column of a real TIMESTAMP (an altered table) is read as UTC.
 _UTC = "SET SESSION time_zone='+00:00'"
 _READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
@@ -110,15 +112,21 @@ class Session:
 
     def _be_quiet(self, limit_s: float) -> None:
         self.rows(_QUIET)
-        ((version, offset),) = self.rows(_OFFSET)
+        ((version,),) = self.rows(_VERSION)
         self.is_mariadb = b"mariadb" in version.lower()
-        self.utc_offset_s = int(offset)
-        self.rows(_UTC)
+        self.measure_offset()
         self.rows(_READ_ONLY)
         limit = _LIMIT_MARIADB if self.is_mariadb else _LIMIT_MYSQL
         # Below our own patience, so that the server says what it was instead of a socket that times out.
         server_s = limit_s * 0.9
         self.rows(limit.format(seconds=server_s, milliseconds=round(server_s * 1000)))
+
+    def measure_offset(self) -> None:
+        """Asks for the server's own time zone again: it has a summer."""
+        self.rows(_SERVERS_ZONE)
+        ((offset,),) = self.rows(_OFFSET)
+        self.utc_offset_s = int(offset)
+        self.rows(_UTC)
 
     @property
     def is_open(self) -> bool:

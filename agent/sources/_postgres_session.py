@@ -27,7 +27,10 @@ from agent.sources import SourceSettings
 # In every statement of ours, inside it so that the server keeps it: what carries it is no slow query of the customer.
 MARKER = "/* dbpower-agent */"
 
-_OPTIONS = "-c statement_timeout={ms} -c lock_timeout=5000 -c default_transaction_read_only=on -c DateStyle=ISO"
+_OPTIONS = (
+    "-c statement_timeout={ms} -c lock_timeout=5000 -c default_transaction_read_only=on"
+    " -c DateStyle=ISO -c TimeZone=UTC"
+)
 _LOGIN_WORDS = (
     "password authentication failed",
     "no password supplied",
@@ -67,7 +70,9 @@ class Session:
                 async_=True,
             )
             self._wait(db.connect_timeout)
-        except (psycopg2.Error, UnicodeError) as error:
+            if self._connection.server_version >= 140_000:
+                self._stay()
+        except (psycopg2.Error, ValueError) as error:
             self.drop()
             raise explain(error) from None
         except SourceError:
@@ -79,10 +84,11 @@ class Session:
         """Whether the connection was not dropped."""
         return not self._connection.closed
 
-    @property
-    def server_version(self) -> int:
-        """As PostgreSQL numbers itself: 150004."""
-        return int(self._connection.server_version)
+    def _stay(self) -> None:
+        # The pause between two looks is no idleness that the server should end.
+        with self._connection.cursor() as cursor:
+            cursor.execute(f"SET {MARKER} idle_session_timeout = 0")
+            self._wait(self._read_timeout_s)
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """All rows of the result. Raises one of our errors; then the connection may be unusable."""
@@ -91,7 +97,7 @@ class Session:
                 cursor.execute(sql, values or None)
                 self._wait(self._read_timeout_s)
                 return cursor.fetchall()
-        except (psycopg2.Error, UnicodeError) as error:
+        except (psycopg2.Error, ValueError) as error:
             raise explain(error) from None
 
     def columns(self, sql: str) -> list[str]:
@@ -101,7 +107,7 @@ class Session:
                 cursor.execute(sql)
                 self._wait(self._read_timeout_s)
                 return [column.name for column in cursor.description or ()]
-        except (psycopg2.Error, UnicodeError) as error:
+        except (psycopg2.Error, ValueError) as error:
             raise explain(error) from None
 
     def drop(self) -> None:

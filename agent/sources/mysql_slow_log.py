@@ -28,6 +28,7 @@ _COLUMNS = """
 _ROWS = "SELECT {columns} FROM mysql.slow_log LIMIT {start}, {count}"
 _COUNT = "SELECT COUNT(*) FROM mysql.slow_log"
 _COUNTERS = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Slow_queries', 'Uptime')"
+_NOW = "SELECT UNIX_TIMESTAMP()"  # the server's clock: ours may be set meanwhile
 _SWITCHES = "SELECT @@global.slow_query_log, @@global.log_output"
 _LOGS_TO_TABLE = """
     SELECT @@global.slow_query_log = 1 AND FIND_IN_SET('TABLE', @@global.log_output) > 0
@@ -94,8 +95,8 @@ class SlowLogTable:
     # -- one look ----------------------------------------------------------------------------------------------
 
     def _look(self, place: Place) -> Iterator[Reading]:
-        from_the_top = place.position == 0
-        at_start = self._counters()
+        self._connected().measure_offset()
+        at_start = self._counters() if place.position == 0 else None
         at_end = False
         while not at_end:
             before = self._counters()
@@ -111,12 +112,11 @@ class SlowLogTable:
                 else:
                     at_end = place.position - position < count
             except _AnchorGoneError:
-                place, gaps = self._find_again(place)
-                from_the_top = False
+                place, gaps, at_start = self._find_again(place)
                 yield Reading((), place.encode(), gaps)
                 continue
             self._adapt(place.position - position, self._clock.monotonic() - (first_s or 0.0))
-        gaps = self._vanished(place, at_start) if from_the_top else ()
+        gaps = self._vanished(place, at_start) if at_start else ()
         yield Reading((), place.balanced(before, self._counters()).encode(), gaps)
         ((is_on, output),) = self._connected().rows(_SWITCHES)
         if is_on != b"1" or b"TABLE" not in output or b"NONE" in output:
@@ -162,20 +162,33 @@ class SlowLogTable:
 
     # -- when the table is not the one that was read -------------------------------------------------------------
 
-    def _find_again(self, place: Place) -> tuple[Place, tuple[Gap, ...]]:
-        first = self._row(0)
+    def _find_again(self, place: Place) -> tuple[Place, tuple[Gap, ...], Counters | None]:
+        """Where to go on, what was lost, and the server's counters when that is the top of another table."""
+        first, present = self._row(0), self._count()
         if first is not None and digest(first) == place.first:
-            present = self._count()
             last = self._row(present - 1) if present else None
             if last is not None:
-                moved = place.moved_to(present, place.first, digest(last))
-                return moved, (
-                    self._gap("rows_removed", place, None, f"row {place.position - 1} is not there any more"),
-                )
-        present = self._count()
-        unread = place.unread(self._counters(), present)
+                gap = self._gap("rows_removed", place, None, f"row {place.position - 1} is not there any more")
+                return place.moved_to(present, place.first, digest(last)), (gap,), None
+        elif first is not None and (behind := self._behind_anchor(place, present)):
+            # Only its oldest rows were removed: what was read last is still there, and nothing is lost.
+            return place.moved_to(behind, digest(first), place.last), (), None
+        present, now = self._count(), self._counters()
+        unread = place.unread(now, present)
         gaps = () if unread == 0 else (self._gap("rotated", place, unread, "rows were not read before the rotation"),)
-        return place.at_next_generation(unread), gaps
+        return place.at_next_generation(unread), gaps, now
+
+    def _behind_anchor(self, place: Place, present: int) -> int:
+        """The position behind the row that was read last, wherever it stands now; 0 when it is gone."""
+        sql = _ROWS.format(columns=self._columns, start=0, count=present)
+        behind = position = 0
+        with closing(self._connected().stream(sql, chunk_rows=CHUNK_ROWS, chunk_bytes=CHUNK_BYTES)) as chunks:
+            for chunk in chunks:
+                for row in chunk:
+                    position += 1
+                    if digest(row) == place.last:
+                        behind = position
+        return behind
 
     def _vanished(self, place: Place, at_start: Counters) -> tuple[Gap, ...]:
         """The table was empty at the last look: rows that came and went since are known by the counter only."""
@@ -211,7 +224,8 @@ class SlowLogTable:
 
     def _counters(self) -> Counters:
         values = {name.decode(): int(value) for name, value in self._connected().rows(_COUNTERS)}
-        return Counters(values["Slow_queries"], round(self._clock.unix()) - values["Uptime"])
+        ((now,),) = self._connected().rows(_NOW)
+        return Counters(values["Slow_queries"], int(now) - values["Uptime"])
 
     def _connected(self) -> Session:
         if self._session is None or not self._session.is_open:

@@ -23,6 +23,7 @@ from storage.envelope import Gap
 
 KIND = "pg_stat_statements"
 STATEMENTS_A_READING = 100
+RESETS_IN_A_ROW = 5
 
 _EXTENSION = f"""
     SELECT {MARKER} quote_ident(n.nspname), pg_has_role('pg_read_all_stats', 'USAGE'),
@@ -41,7 +42,13 @@ _COUNTERS_BEFORE_1_9 = f"""
     FROM {{schema}}.pg_stat_statements(false) WHERE queryid IS NOT NULL AND calls > 0 GROUP BY 1, 2, 3
 """
 _HAS_INFO = f"SELECT {MARKER} to_regclass('{{schema}}.pg_stat_statements_info') IS NOT NULL"
-_RESET = f"SELECT {MARKER} stats_reset::text FROM {{schema}}.pg_stat_statements_info"
+# Asked before and after the counters: a grant that is gone hides rows, a reset in between changes what they mean. As
+# seconds, because as text the same moment looks different in another time zone.
+_GRANTED = f"SELECT {MARKER} pg_has_role('pg_read_all_stats', 'USAGE'), NULL"
+_GRANTED_AND_RESET = f"""
+    SELECT {MARKER} pg_has_role('pg_read_all_stats', 'USAGE'), extract(epoch FROM stats_reset)::text
+    FROM {{schema}}.pg_stat_statements_info
+"""
 _TEXTS = f"""
     SELECT {MARKER} userid, dbid, queryid, {{toplevel}}, left(query, %s),
         CASE WHEN octet_length(convert_to(query, 'UTF8')) > %s THEN encode(sha256(convert_to(query, 'UTF8')), 'hex') END
@@ -114,9 +121,7 @@ class StatementStatistics:
         finished = False
         try:
             before = self._baseline(bookmark)
-            session, shape = self._connected()
-            reset = self._reset_time(session, shape)
-            rows = by_key(self._counters(session, shape))
+            rows, reset = self._counted()
             after = Baseline(rows=rows, taken_at=self._clock.now().isoformat(), stats_reset=reset)
             found = before.compare(rows, reset, self._settings.db.min_exec_time_ms)
             gaps = self._gaps(before, after, found.forgotten)
@@ -158,8 +163,8 @@ class StatementStatistics:
         session, shape = self._connected()
         look = _Look(
             at=datetime.fromisoformat(after.taken_at or ""),
-            databases=dict(session.rows(_DATABASES)),
-            roles=dict(session.rows(_ROLES)),
+            databases=self._names(session, _DATABASES),
+            roles=self._names(session, _ROLES),
         )
         ahead = dict(before.ahead) if before.ahead_reset == after.stats_reset else {}
         for start in range(0, len(slow), STATEMENTS_A_READING):
@@ -192,8 +197,8 @@ class StatementStatistics:
             lock_time_s=0.0,
             rows_sent=round(delta.rows / delta.calls),
             rows_examined=0,
-            db=look.databases.get(dbid, f"dropped database {dbid}"),
-            user_host=look.roles.get(userid, f"dropped role {userid}"),
+            db=look.databases.get(dbid, f"database {dbid}"),
+            user_host=look.roles.get(userid, f"role {userid}"),
             start_time=look.at,
             collected_at=look.at,
             text_sha256=digest,
@@ -216,15 +221,31 @@ class StatementStatistics:
 
     # -- reads -------------------------------------------------------------------------------------------------
 
+    def _counted(self) -> tuple[dict[Key, Row], str | None]:
+        """The counters, and since when all of them count; both of the same time."""
+        session, shape = self._connected()
+        for _ in range(RESETS_IN_A_ROW):
+            before = self._reset_time(session, shape)
+            rows = self._counters(session, shape)
+            if self._reset_time(session, shape) == before:
+                return by_key(rows), before
+        raise SetupError("the counters were reset again and again while they were read")
+
     def _counters(self, session: Session, shape: _Shape) -> list[Row]:
         sql = _COUNTERS if shape.toplevel == "toplevel" else _COUNTERS_BEFORE_1_9
         return cast("list[Row]", session.rows(shape.fill(sql)))
 
     def _reset_time(self, session: Session, shape: _Shape) -> str | None:
-        if not shape.has_info:
-            return None
-        ((reset,),) = session.rows(shape.fill(_RESET))
-        return str(reset)
+        ((granted, reset),) = session.rows(shape.fill(_GRANTED_AND_RESET if shape.has_info else _GRANTED))
+        if not granted:
+            raise StatementsNotGranted
+        return None if reset is None else str(reset)
+
+    def _names(self, session: Session, sql: str) -> dict[int, str]:
+        try:
+            return dict(session.rows(sql))
+        except SetupError:  # one name that is not valid in its encoding makes all unreadable
+            return {}
 
     def _texts(
         self, session: Session, shape: _Shape, deltas: Sequence[Delta]

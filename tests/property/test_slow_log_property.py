@@ -60,6 +60,8 @@ class Table:
             return [(b"Slow_queries", b"%d" % self.slow_queries), (b"Uptime", b"%d" % uptime)]
         if "SELECT @@global.slow_query_log, @@global.log_output" in sql:
             return [(b"1", b"TABLE")]
+        if "UNIX_TIMESTAMP" in sql:
+            return [(b"%d" % round(self.clock.unix()),)]
         limits = _LIMITS.search(sql)
         if limits is None:
             return [(b"1",)]  # yes, the server logs to the table
@@ -95,6 +97,9 @@ class FakeSession(Session):
 
     def drop(self) -> None:
         self.open = False
+
+    def measure_offset(self) -> None:
+        """Always UTC."""
 
 
 def make_row(serial: int) -> Row:

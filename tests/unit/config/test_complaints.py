@@ -52,7 +52,7 @@ def test_everything_is_told_at_once(tree: Tree) -> None:
         ("log.zzzzzz", "x", "log.zzzzzz: unknown key; known are level, format"),
         ("db_type", "oracle", "db_type: should be 'mysql' or 'postgres'"),
         ("db_config", "x", "db_config: should be an object"),
-        ("heartbeat_interval", 0, "heartbeat_interval: should be greater than 0"),
+        ("heartbeat_interval", 0, "heartbeat_interval: should be greater than or equal to 0.1"),
         ("heartbeat_interval", True, "heartbeat_interval: should not be true or false"),
         ("backend_url", "x", "backend_url: should be an address like https://backend.example.com"),
         ("db_config.host", "", "db_config.host: string should have at least 1 character"),
