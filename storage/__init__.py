@@ -1,4 +1,4 @@
 """The cellar: durable SQLite files of the agent. Knows nothing of agents, databases or backends.
 
-Only the standard library is imported here (`shelf` excepted), so a plain python3 can read an outbox.
+Only the standard library is imported here, so a plain python3 can read an outbox.
 """

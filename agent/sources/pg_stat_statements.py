@@ -197,8 +197,8 @@ class StatementStatistics:
             lock_time_s=0.0,
             rows_sent=round(delta.rows / delta.calls),
             rows_examined=0,
-            db=look.databases.get(dbid, f"database {dbid}"),
-            user_host=look.roles.get(userid, f"role {userid}"),
+            db=_name(look.databases, dbid, "database"),
+            user_host=_name(look.roles, userid, "role"),
             start_time=look.at,
             collected_at=look.at,
             text_sha256=digest,
@@ -264,6 +264,11 @@ class StatementStatistics:
             self._session = self._connect(self._settings, self._clock)
             self._shape = _shape_of(self._session)
         return self._session, self._shape
+
+
+def _name(names: dict[int, str], oid: int, kind: str) -> str:
+    # No names at all: they could not be read, which says nothing about this one.
+    return names.get(oid) or (f"dropped {kind} {oid}" if names else f"{kind} {oid}")
 
 
 def _cut(text: str, limit_bytes: int) -> str:

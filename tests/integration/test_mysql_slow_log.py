@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,6 +28,7 @@ from agent.errors import (
     SlowLogCrashed,
     SlowLogMissing,
     SlowLogNotGranted,
+    SlowLogOff,
     SourceError,
 )
 from agent.record import Record
@@ -620,3 +621,52 @@ def test_a_frozen_server_is_away_for_a_new_connection_and_in_mid_stream(server: 
     server.thaw()
     assert len(look(source, taken[-1].bookmark).records) == 2_000 - len(Look(taken, None).records)
     source.close()
+
+
+def test_a_table_whose_oldest_rows_were_removed_goes_on_where_it_was(
+    server: MariaDBServer, source: SlowLogTable
+) -> None:
+    texts = server.slow(10)
+    first = look(source)
+    server.execute(
+        "SET GLOBAL slow_query_log=OFF",
+        "RENAME TABLE mysql.slow_log TO mysql.slow_log_purge",
+        f"DELETE FROM mysql.slow_log_purge WHERE sql_text LIKE '%{tag(0)}%' OR sql_text LIKE '%{tag(1)}%'",
+        "RENAME TABLE mysql.slow_log_purge TO mysql.slow_log",
+        "SET GLOBAL slow_query_log=ON",
+    )
+    assert server.count() == 8
+    fresh = server.slow(3, first=10)
+    second = look(source, first.bookmark)
+    third = look(source, second.bookmark)
+    assert (first.texts, second.texts, second.told, third.texts) == (texts, fresh, [], [])
+
+
+def readings_before(error: type[SourceError], source: SlowLogTable) -> list[Reading]:
+    found: list[Reading] = []
+    with closing(source.read(None)) as readings, suppress(error):
+        while True:
+            found.append(next(readings))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("off", "on"),
+    [
+        ("SET GLOBAL log_output='FILE'", "SET GLOBAL log_output='TABLE'"),
+        ("SET GLOBAL slow_query_log=OFF", "SET GLOBAL slow_query_log=ON"),
+    ],
+)
+def test_a_log_that_is_off_is_told_after_what_is_there_was_read(
+    server: MariaDBServer, source: SlowLogTable, off: str, on: str
+) -> None:
+    texts = server.slow(3)
+    server.execute(off)
+    try:
+        found = readings_before(SlowLogOff, source)
+        with pytest.raises(SlowLogOff, match=off.rsplit(maxsplit=1)[-1].split("=", maxsplit=1)[0]):
+            look(source)
+    finally:
+        server.execute(on)
+    assert [record.sql_text for reading in found for record in reading.records] == texts
+    assert look(source).texts == texts  # control: with the log on nothing is told

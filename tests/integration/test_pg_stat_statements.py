@@ -425,7 +425,7 @@ def test_a_wrong_password_is_named_without_it(server: WatchedPostgres) -> None:
 
 def test_a_missing_database_is_named(server: WatchedPostgres) -> None:
     error = error_of(make({**server.monitor(), "database": "nowhere"}))
-    assert isinstance(error, LoginRefused)
+    assert isinstance(error, SetupError)
     assert "nowhere" in str(error)
 
 
@@ -455,3 +455,72 @@ def test_a_killed_session_goes_on_where_it_was(server: WatchedPostgres, source: 
     with pytest.raises(DatabaseAway):
         look(source, first.bookmark)
     assert calls([look(source, first.bookmark)], "hit") == 3
+
+
+# -- what must not be taken for a reset ---------------------------------------------------------------------------
+
+
+def test_another_time_zone_of_the_role_is_no_reset(server: WatchedPostgres, source: StatementStatistics) -> None:
+    server.slow_workload("melon", calls=3)
+    first = look(source)
+    source.close()
+    server.execute("ALTER ROLE monitoring SET timezone = 'Asia/Tokyo'")
+    try:
+        second = look(source, first.bookmark)
+    finally:
+        server.execute("ALTER ROLE monitoring RESET timezone")
+    assert (calls([first], "melon"), calls([second], "melon"), second.gaps) == (3, 0, [])
+
+
+def test_a_grant_that_is_gone_for_a_while_doubles_nothing(server: WatchedPostgres, source: StatementStatistics) -> None:
+    server.slow_workload("olive", calls=3)
+    first = look(source)
+    server.execute("REVOKE pg_read_all_stats FROM monitoring")
+    try:
+        assert isinstance(error_of(source), StatementsNotGranted)
+    finally:
+        server.execute("GRANT pg_read_all_stats TO monitoring")
+    second = look(source, first.bookmark)
+    assert (calls([second], "olive"), second.gaps) == (0, [])
+
+
+def test_a_reset_while_the_counters_are_read_doubles_nothing(
+    server: WatchedPostgres, source: StatementStatistics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.slow_workload("peach", calls=3)
+    first = look(source)
+    read = source._counters
+    resets: list[int] = []
+
+    def reset_in_between(*at: Any) -> Any:
+        if not resets:
+            resets.append(1)
+            server.reset()
+            server.slow_workload("peach", calls=2)
+        return read(*at)
+
+    monkeypatch.setattr(source, "_counters", reset_in_between)
+    second = look(source, first.bookmark)
+    third = look(source, second.bookmark)
+    assert (resets, calls([second], "peach"), calls([third], "peach")) == ([1], 2, 0)
+
+
+@pytest.mark.parametrize("version", ["1.8", "1.10"])
+def test_an_update_of_the_extension_resets_nothing(postgres18: WatchedPostgres, version: str) -> None:
+    server = postgres18
+    server.reset()
+    config = server.monitor()
+    server.execute("DROP EXTENSION pg_stat_statements")
+    server.execute(f"CREATE EXTENSION pg_stat_statements VERSION '{version}'")
+    try:
+        server.slow_workload("quince", calls=5)
+        with closing(make(config)) as source:
+            first = look(source)
+            source.close()
+            server.execute("ALTER EXTENSION pg_stat_statements UPDATE")
+            server.slow_workload("quince", calls=1)
+            second = look(source, first.bookmark)
+    finally:
+        server.execute("DROP EXTENSION pg_stat_statements")
+        server.execute("CREATE EXTENSION pg_stat_statements")
+    assert (calls([first], "quince"), calls([second], "quince"), second.gaps) == (5, 1, [])

@@ -29,7 +29,7 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 
 from agent import __version__
-from agent.cli import cli
+from agent.cli import RUNNING, UNUSABLE, cli
 from agent.config.complaints import section
 from agent.config.layers import PREFIX, load
 from agent.config.schema import Config
@@ -345,6 +345,7 @@ def test_the_unit_starts_the_agent_with_options_that_it_has() -> None:
 def test_the_unit_runs_as_dbpower_and_comes_back_by_itself() -> None:
     service = unit()["Service"]
     expected = {"User": "dbpower", "WorkingDirectory": HOME, "Restart": "always", "RestartSec": "10"}
+    expected |= {"RestartPreventExitStatus": f"{UNUSABLE} {RUNNING}", "EnvironmentFile": f"-{HOME}/environment"}
     assert {name: service[name] for name in expected} == expected
     assert unit()["Install"]["WantedBy"] == "multi-user.target"
 

@@ -25,9 +25,10 @@ from pydantic_core import PydanticUndefined
 
 import agent.errors
 import storage.errors
-from agent.cli import FOUND, RUNNING, UNUSABLE, cli
+from agent.cli import FOUND, INTERRUPTED, RUNNING, UNUSABLE, cli
 from agent.config.complaints import section
 from agent.config.layers import PREFIX, load
+from agent.config.remote import refusal
 from agent.config.schema import Config
 from agent.dev import backend
 from agent.dev.app import build_context, create_app
@@ -35,6 +36,7 @@ from agent.dev.store import Store
 from agent.record import Record, Window, to_wire
 from agent.sources._statement_counters import FIRST_LOOK, NEW, NORMAL, RESET
 from agent.status import Scoreboard
+from scripts.bench import MEASUREMENTS
 from storage.connection import connect_readonly
 from storage.errors import CodedError
 from storage.outbox import FILE_NAME, Outbox
@@ -124,7 +126,11 @@ def test_every_error_code_stands_in_the_table_with_sentence_and_remedy() -> None
 
 
 def test_the_exit_codes_are_those_of_the_command_line() -> None:
-    assert [int(row[0].strip("| ")) for row in table("exit code")] == [0, FOUND, UNUSABLE, RUNNING]
+    assert [int(row[0].strip("| ")) for row in table("exit code")] == [0, FOUND, UNUSABLE, RUNNING, INTERRUPTED]
+
+
+def test_the_figures_are_those_that_are_measured() -> None:
+    assert [row[0].strip("| `") for row in table("measurement")] == list(MEASUREMENTS)
 
 
 def test_every_word_stands_in_the_table_and_no_other() -> None:
@@ -199,13 +205,16 @@ def test_every_json_block_parses() -> None:
     assert [type(json.loads(block)) for block in blocks("json")] == [dict] * len(blocks("json"))
 
 
-def test_the_example_configuration_is_valid_and_a_wrong_one_is_not(tmp_path: Path) -> None:
-    (example,) = blocks("json", chapter("## Installation"))
+def test_the_example_configurations_are_valid_and_a_wrong_one_is_not(tmp_path: Path) -> None:
+    examples = blocks("json", chapter("## Installation"))
     path = tmp_path / "config.json"
-    path.write_text(example)
-    config, _ = load(path, {}, {})
-    assert config.db_config.user == "monitoring"
-    path.write_text(example.replace("backend_url", "backend_uri"))
+    found = []
+    for example in examples:
+        path.write_text(example)
+        config, _ = load(path, {}, {})
+        found.append((config.db_type, config.db_port, config.db_config.user))
+    assert found == [("mysql", 3306, "monitoring"), ("postgres", 5432, "monitoring")]
+    path.write_text(examples[0].replace("backend_url", "backend_uri"))
     with pytest.raises(CodedError, match="backend_uri"):
         load(path, {}, {})
 
@@ -224,7 +233,7 @@ def test_a_configuration_of_the_first_description_is_still_valid(
 
 
 def test_the_query_for_gaps_and_parked_records_fits_the_outbox(tmp_path: Path) -> None:
-    (command,) = [line for line in shell_lines() if "sqlite3" in line]
+    (command,) = [line for line in shell_lines() if line.startswith("sudo sqlite3 ")]
     Outbox(tmp_path).close()
     connection = connect_readonly(tmp_path / FILE_NAME)
     try:
@@ -235,18 +244,39 @@ def test_the_query_for_gaps_and_parked_records_fits_the_outbox(tmp_path: Path) -
     assert shlex.split(command)[-2].endswith(f"/{FILE_NAME}")
 
 
-def test_the_registration_it_shows_is_accepted_by_the_development_backend() -> None:
-    (command,) = [line for line in shell_lines() if line.startswith("curl -X POST")]
-    words = shlex.split(command)
-    sent = json.loads(words[words.index("-d") + 1])
+def test_the_calls_it_shows_are_accepted_by_the_development_backend() -> None:
+    calls = [parsed_curl(line) for line in shell_lines() if line.startswith("curl ")]
     store = Store(None)
     try:
         client = create_app(build_context(store)).test_client()
-        path = re.sub(r"^http://[^/]+", "", words[words.index("POST") + 1])
-        answer = client.post(path, json=sent, headers={"Authorization": "Bearer YOUR_JWT_TOKEN"})
+        answers = [client.open(path, method=how, headers=headers, data=data) for how, path, headers, data in calls]
     finally:
         store.close()
-    assert (answer.status_code, {"id", "api_key"} - set(answer.json or {})) == (201, set())
+    assert [answer.status_code for answer in answers] == [201, 200, 200, 200, 200, 200]
+    registered, *_, told = answers
+    assert {"id", "api_key"} - set(registered.json or {}) == set()
+    commands = [(command["command"], command["params"]) for command in told.json or []]
+    assert [name for name, _ in commands] == ["stop", "start", "collect", "update_config"]
+    assert {name: params for name, params in commands if params and refusal(params, "safe") is None} == {
+        "update_config": {"collection_interval": 60}
+    }
+
+
+def parsed_curl(line: str) -> tuple[str, str, dict[str, str], str | None]:
+    """Method, path, headers and body of a call as curl would make it."""
+    words = iter(shlex.split(line)[1:])
+    method, path, headers, data = "GET", "", {}, None
+    for word in words:
+        if word == "-X":
+            method = next(words)
+        elif word == "-H":
+            name, _, value = next(words).partition(": ")
+            headers[name] = value
+        elif word == "-d":
+            data = next(words)
+        else:
+            path = re.sub(r"^http://[^/]+", "", word)
+    return method, path, headers, data
 
 
 def shell_lines() -> list[str]:

@@ -362,3 +362,20 @@ def test_a_host_that_the_environment_excludes_is_reached_directly(
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     post(peer.url)
     assert (len(proxy.requests), len(peer.requests)) == (0, 1)
+
+
+@pytest.mark.parametrize("status", ["100 Continue", "102 Processing", "103 Early Hints"])
+def test_an_interim_answer_is_not_the_answer(serve: Callable[[Script], Peer], status: str) -> None:
+    interim = f"HTTP/1.1 {status}\r\nLink: </style.css>\r\n\r\n".encode()
+    final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    peer = serve(answering(interim + interim + final))
+    answer = post(peer.url)
+    assert (answer.status, answer.body) == (200, b"{}")
+
+
+@pytest.mark.parametrize("proxy", ["http://user:hunter2@127.0.0.1:99999", "http://user:hun/ter2@127.0.0.1:1"])
+def test_the_password_of_a_malformed_proxy_is_not_told(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.delenv("no_proxy", raising=False)
+    told = away("http://backend.invalid:1")
+    assert "hun" not in told

@@ -320,7 +320,7 @@ def test_a_postponed_change_does_not_undo_a_later_one(rig: Rig) -> None:
 
 
 def test_words_are_heard_before_a_look_that_is_always_due(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, interval_s=0.001)
+    rig = Rig(tmp_path, interval_s=0.1)
     rig.source.before_read = lambda: rig.clock.turn(1.0)
     for number in range(50):
         give(rig, number, "nonsense")

@@ -109,3 +109,11 @@ def test_a_lock_file_that_cannot_be_locked_is_no_other_agent(tmp_path: Path, mon
     monkeypatch.setattr("fcntl.flock", no_locks_here)
     with pytest.raises(OutboxInaccessible, match="No locks available"):
         DirectoryLock(tmp_path)
+
+
+def test_a_deleted_lock_file_does_not_let_a_second_agent_in(tmp_path: Path) -> None:
+    with DirectoryLock(tmp_path) as lock:
+        lock.path.unlink()
+        with pytest.raises(OutboxLocked):
+            DirectoryLock(tmp_path)
+    DirectoryLock(tmp_path).release()

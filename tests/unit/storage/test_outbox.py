@@ -24,7 +24,7 @@ from types import SimpleNamespace
 import pytest
 
 from storage.envelope import Change, Draft, Envelope, Gap, Tally
-from storage.errors import EnvelopeGone, OutboxBroken, OutboxFull, OutboxInaccessible
+from storage.errors import EnvelopeGone, OutboxBroken, OutboxFull, OutboxGone, OutboxInaccessible
 from storage.outbox import MARKS_KEPT, Outbox
 from tests.fakes.clock import NOON, ManualClock
 
@@ -566,3 +566,24 @@ def test_many_threads_lose_and_double_nothing(tmp_path: Path) -> None:
     captured = [books.captured for books in heard]
     assert captured == sorted(captured)
     assert all(books.balances for books in heard)
+
+
+def test_nothing_is_captured_into_a_deleted_file_and_what_waits_can_still_be_delivered(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.commit(Change(drafts=(Draft("queries", 1, b"one"),)))
+    outbox.path.unlink()
+    with pytest.raises(OutboxGone):
+        outbox.commit(Change(drafts=(Draft("queries", 1, b"two"),)))
+    waiting = outbox.head("queries")
+    assert waiting is not None
+    outbox.accept(waiting, delivered=1)
+    assert outbox.tally("queries") == Tally(captured=1, delivered=1)
+    outbox.close()
+
+
+def test_topics_have_books_from_the_start_so_that_gaps_are_heard_of(tmp_path: Path) -> None:
+    heard: list[tuple[str, Tally]] = []
+    outbox = Outbox(tmp_path, topics=("queries",), on_books=lambda topic, books: heard.append((topic, books)))
+    outbox.commit(Change(gaps=(Gap("default", "rotated"),)))
+    assert heard == [("queries", Tally()), ("queries", Tally(gaps=1))]
+    outbox.close()
