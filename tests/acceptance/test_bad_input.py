@@ -122,7 +122,7 @@ def test_a_data_dir_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
     path = write(tmp_path, nothing_there())
     (tmp_path / "data").write_text("in the way")
     code, [line] = refused("--config", path)
-    assert (code, line.startswith("["), "data" in line) == (2, True, True)
+    assert (code, line.startswith("[OB-04] "), "data" in line) == (2, True, True)
 
 
 def test_an_unknown_word_or_option_is_a_usage_error(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ rotation or killed sessions of the database; a field is wrong at the far end; a 
 while much is collected.
 """
 
-import os
 import random
 import sqlite3
 from collections import Counter
@@ -33,7 +32,7 @@ from tests.servers.postgres import WatchedPostgres, shape
 ARRIVE_S = 60.0
 OUTAGE_S = 5.0
 KILLS = 20
-MANY = int(os.environ.get("DBPOWER_TEST_MANY_ROWS", "200000"))
+MANY = 1_000_000
 
 
 @pytest.fixture
@@ -204,7 +203,7 @@ def test_twenty_kills_under_traffic_with_lost_answers_lose_and_double_nothing(
             write(
                 tmp_path,
                 settings(
-                    keyed, "mysql", clean_mariadb.monitor(), collection_interval=0.05, outbox={"batch_max_records": 7}
+                    keyed, "mysql", clean_mariadb.monitor(), collection_interval=0.1, outbox={"batch_max_records": 7}
                 ),
             )
         )
@@ -224,7 +223,7 @@ def test_twenty_kills_under_traffic_with_lost_answers_lose_and_double_nothing(
             assert agent.heard("agent.started")
             assert agent.end() == 0
         found = Counter(texts(backend))
-    assert agent.count("agent.started") >= 2
+    assert agent.count("agent.started") > KILLS // 2  # a kill may come before the word
     assert lost_answers >= KILLS // 2
     assert {name: count for name, count in found.items() if count != 1} == {}
     assert set(found) == expected
@@ -317,6 +316,7 @@ def test_restarts_rotations_and_killed_sessions_under_traffic_cost_only_what_a_g
     assert sum(estimate or 0 for _, estimate in told) >= len(missing)
 
 
+@pytest.mark.timeout(400)
 def test_the_heartbeat_keeps_its_pace_while_much_is_collected(clean_mariadb: MariaDBServer, tmp_path: Path) -> None:
     beats: list[datetime] = []
 
@@ -330,14 +330,14 @@ def test_the_heartbeat_keeps_its_pace_while_much_is_collected(clean_mariadb: Mar
         config = settings(stub, "mysql", clean_mariadb.monitor(), heartbeat_interval=0.5)
         with AgentProcess(write(tmp_path, config)) as agent:
             assert stub.wait_for(
-                lambda each: bool(each.heartbeats) and each.heartbeats[-1]["stats"]["queries_collected"] >= MANY, 170
+                lambda each: bool(each.heartbeats) and each.heartbeats[-1]["stats"]["queries_collected"] >= MANY, 270
             )
             times = list(beats)
             during = [beat["stats"]["queries_collected"] for beat in stub.heartbeats]
             agent.kill()
     pauses = [(after - before).total_seconds() for before, after in pairwise(times)]
     print(f"{MANY} rows, {len(during)} beats, longest pause {max(pauses):.2f} s")  # noqa: T201
-    assert sum(0 < collected < MANY for collected in during) >= 1
+    assert sum(0 < collected < MANY for collected in during) >= 10
     assert max(pauses) < 3  # six intervals: on a busy machine still far from the backend's two minutes
 
 
