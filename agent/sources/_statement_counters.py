@@ -69,7 +69,8 @@ class Baseline:
     """The counters as they were at the last look, `taken_at`, with the server's own reset time as text.
 
     A look is saved in parts. `ahead` holds the rows of the statements that are already sent for the look that began
-    at `ahead_at`; for all others `rows` still holds. A finished look has nothing ahead.
+    at `ahead_at`; for all others `rows` still holds. A finished look has nothing ahead. `merged`: calls by clients and
+    calls by functions are one row, as extensions before 1.9 count them.
     """
 
     rows: Mapping[Key, Row] = field(default_factory=dict)
@@ -78,6 +79,7 @@ class Baseline:
     ahead: Mapping[Key, Row] = field(default_factory=dict)
     ahead_at: str | None = None
     ahead_reset: str | None = None
+    merged: bool = False
 
     def encode(self) -> bytes:
         """The bookmark."""
@@ -122,6 +124,17 @@ class Baseline:
 def by_key(rows: list[Row]) -> dict[Key, Row]:
     """The rows of a look under their keys."""
     return {row[:KEY_LENGTH]: row for row in rows}
+
+
+def merged(rows: Mapping[Key, Row]) -> dict[Key, Row]:
+    """The same counters without the difference between calls by clients and calls by functions."""
+    found: dict[Key, Row] = {}
+    for (userid, dbid, queryid, _), row in rows.items():
+        key = (userid, dbid, queryid, True)
+        other = found.get(key, (*key, *_NOTHING[KEY_LENGTH:]))
+        sums = (row[_CALLS] + other[_CALLS], row[_TOTAL] + other[_TOTAL], max(row[_MAX], other[_MAX]))
+        found[key] = (*key, *sums, row[_ROWS] + other[_ROWS], None)
+    return found
 
 
 def decode(bookmark: bytes) -> Baseline:

@@ -18,7 +18,7 @@ from agent.record import Record, Window
 from agent.redact import mask_secrets
 from agent.sources import Reading, SourceSettings
 from agent.sources._postgres_session import MARKER, Session
-from agent.sources._statement_counters import KEY_LENGTH, Baseline, Delta, Key, Row, by_key, decode
+from agent.sources._statement_counters import KEY_LENGTH, Baseline, Delta, Key, Row, by_key, decode, merged
 from storage.envelope import Gap
 
 KIND = "pg_stat_statements"
@@ -68,6 +68,11 @@ class _Shape:
     maximum: str
     since: str
     has_info: bool
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether calls by clients and calls by functions are told apart."""
+        return self.toplevel == "toplevel"
 
     def fill(self, sql: str) -> str:
         names = {"schema": self.schema, "toplevel": self.toplevel, "since": self.since}
@@ -122,7 +127,12 @@ class StatementStatistics:
         try:
             before = self._baseline(bookmark)
             rows, reset = self._counted()
-            after = Baseline(rows=rows, taken_at=self._clock.now().isoformat(), stats_reset=reset)
+            is_merged = not self._connected()[1].has_levels
+            after = Baseline(rows=rows, taken_at=self._clock.now().isoformat(), stats_reset=reset, merged=is_merged)
+            if before.merged != is_merged and before.taken_at is not None:
+                # The extension was updated in between: what both looks can tell is compared.
+                rows = merged(rows)
+                before = replace(before, rows=merged(before.rows), ahead=merged(before.ahead))
             found = before.compare(rows, reset, self._settings.db.min_exec_time_ms)
             gaps = self._gaps(before, after, found.forgotten)
             yield from self._readings(found.slow, before, after, gaps)
@@ -232,7 +242,7 @@ class StatementStatistics:
         raise SetupError("the counters were reset again and again while they were read")
 
     def _counters(self, session: Session, shape: _Shape) -> list[Row]:
-        sql = _COUNTERS if shape.toplevel == "toplevel" else _COUNTERS_BEFORE_1_9
+        sql = _COUNTERS if shape.has_levels else _COUNTERS_BEFORE_1_9
         return cast("list[Row]", session.rows(shape.fill(sql)))
 
     def _reset_time(self, session: Session, shape: _Shape) -> str | None:

@@ -514,6 +514,7 @@ def test_an_update_of_the_extension_resets_nothing(postgres18: WatchedPostgres, 
     server.execute(f"CREATE EXTENSION pg_stat_statements VERSION '{version}'")
     try:
         server.slow_workload("quince", calls=5)
+        server.execute("DO $$ BEGIN PERFORM pg_sleep(0.02); END $$")  # one that a function calls
         with closing(make(config)) as source:
             first = look(source)
             source.close()
@@ -524,3 +525,5 @@ def test_an_update_of_the_extension_resets_nothing(postgres18: WatchedPostgres, 
         server.execute("DROP EXTENSION pg_stat_statements")
         server.execute("CREATE EXTENSION pg_stat_statements")
     assert (calls([first], "quince"), calls([second], "quince"), second.gaps) == (5, 1, [])
+    nested = [record for record in second.records if "pg_sleep" in record.sql_text and "quince" not in record.sql_text]
+    assert nested == []

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from agent.errors import BookmarkUnreadable
-from agent.sources._statement_counters import Baseline, Delta, Key, Row, by_key, decode
+from agent.sources._statement_counters import Baseline, Delta, Key, Row, by_key, decode, merged
 
 Counts = tuple[int, float, float, int, float | None]
 
@@ -108,3 +108,9 @@ def test_a_bookmark_comes_back_with_the_same_meaning() -> None:
 def test_nonsense_is_no_bookmark(nonsense: bytes) -> None:
     with pytest.raises(BookmarkUnreadable):
         decode(nonsense)
+
+
+def test_merged_counters_are_the_sums_of_both_levels() -> None:
+    nested: Row = (*KEY[:3], False, 2, 50.0, 200.0, 1, 3.0)
+    assert merged(by_key([row(BEFORE), nested])) == {KEY: (*KEY, 6, 450.0, 200.0, 9, None)}
+    assert merged({}) == {}
