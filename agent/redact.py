@@ -17,19 +17,20 @@ _SECRET_WORDS = ("identified", "password", "passwd", "passphrase", "secret", "cr
 # What every server takes for a quoted piece: no backslash inside, and no word directly behind it. `''` inside makes
 # two pieces of one. Hexadecimal literals can be secrets too (MySQL: IDENTIFIED WITH ... AS 0x...).
 _BEHIND = r"(?=[\s,;)@.:=|\]<>!(+'\"]|\Z)"
-_SINGLE = rf"'[^'\\]*+'{_BEHIND}"
-_DOUBLE = rf'"[^"\\]*+"{_BEHIND}'
-_TAG = r"(?:[^\W\d]\w*+)?"  # PostgreSQL: $tag$...$tag$
+_SINGLE = rf"'[^'\\]*'{_BEHIND}"
+_DOUBLE = rf'"[^"\\]*"{_BEHIND}'
+_TAG = r"(?:[^\W\d]\w*)?"  # PostgreSQL: $tag$...$tag$
 _HEX = r"\b0[xX][0-9A-Fa-f]+"
-_PLAIN = re.compile(
-    rf"""(?:
-        [^'"`\\$\#/-]++
+# One piece at a time: repeating the whole possessively goes wrong in Python 3.11.0 to 3.11.4.
+_PIECE = re.compile(
+    rf"""
+        [^'"`\\$\#/-]+
         | \$(?!{_TAG}\$) | -(?!-) | /(?!\*)
-        | /\*[^'"`\\/]*+(?<=\*)(?<!/\*)/  # comments in which no other reading finds a quote
-        | (?:--|\#)[^'"`\\$/\n]*+(?:\n|\Z)
-        | `[^'"`\\]*+`
+        | /\*[^'"`\\/]*(?<=\*)(?<!/\*)/  # comments in which no other reading finds a quote
+        | (?:--|\#)[^'"`\\$/\n]*(?:\n|\Z)
+        | `[^'"`\\]*`
         | {_SINGLE} | {_DOUBLE}
-    )*+""",
+    """,
     re.VERBOSE,
 )
 _LITERAL = re.compile(rf"""(?:'[^']*'|"[^"]*")+|{_HEX}""")
@@ -50,9 +51,15 @@ def mask_secrets(text: str, *, names_in_double_quotes: bool = False) -> str:
 
 
 def _masked(text: str, names_in_double_quotes: bool) -> str:
-    sure = _PLAIN.match(text)
-    end = sure.end() if sure else 0
+    end = _sure_end(text)
     pattern = _LITERAL_NOT_NAME if names_in_double_quotes else _LITERAL
     head = pattern.sub(lambda found: found.groupdict().get("name") or MASK, text[:end])
     quote = _UNSURE.search(text, end)
     return head + (text[end:] if quote is None else text[end : quote.start()] + MASK)
+
+
+def _sure_end(text: str) -> int:
+    end = 0
+    while piece := _PIECE.match(text, end):
+        end = piece.end()
+    return end
