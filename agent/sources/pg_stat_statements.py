@@ -42,7 +42,7 @@ _COUNTERS_BEFORE_1_9 = f"""
     FROM {{schema}}.pg_stat_statements(false) WHERE queryid IS NOT NULL AND calls > 0 GROUP BY 1, 2, 3
 """
 _HAS_INFO = f"SELECT {MARKER} to_regclass('{{schema}}.pg_stat_statements_info') IS NOT NULL"
-# Asked before and after the counters: a grant that is gone hides rows, a reset in between changes what they mean. As
+# Asked behind the counters: a grant that is gone hides rows, a reset in between changes what they mean. As
 # seconds, because as text the same moment looks different in another time zone.
 _GRANTED = f"SELECT {MARKER} pg_has_role('pg_read_all_stats', 'USAGE'), NULL"
 _GRANTED_AND_RESET = f"""
@@ -126,7 +126,7 @@ class StatementStatistics:
         finished = False
         try:
             before = self._baseline(bookmark)
-            rows, reset = self._counted()
+            rows, reset = self._counted(before.stats_reset)
             is_merged = not self._connected()[1].has_levels
             after = Baseline(rows=rows, taken_at=self._clock.now().isoformat(), stats_reset=reset, merged=is_merged)
             if before.merged != is_merged and before.taken_at is not None:
@@ -231,14 +231,15 @@ class StatementStatistics:
 
     # -- reads -------------------------------------------------------------------------------------------------
 
-    def _counted(self) -> tuple[dict[Key, Row], str | None]:
-        """The counters, and since when all of them count; both of the same time."""
+    def _counted(self, known: str | None) -> tuple[dict[Key, Row], str | None]:
+        """The counters, and since when all of them count, of the same time; `known`: as it was at the last look."""
         session, shape = self._connected()
         for _ in range(RESETS_IN_A_ROW):
-            before = self._reset_time(session, shape)
             rows = self._counters(session, shape)
-            if self._reset_time(session, shape) == before:
-                return by_key(rows), before
+            reset = self._reset_time(session, shape)
+            if reset == known:  # then it was so all the while
+                return by_key(rows), reset
+            known = reset
         raise SetupError("the counters were reset again and again while they were read")
 
     def _counters(self, session: Session, shape: _Shape) -> list[Row]:
