@@ -9,7 +9,8 @@ import threading
 
 from agent import body
 from agent.clock import Clock
-from agent.delivery import Act, Decision, Delivered, Lane
+from agent.delivery import Delivered
+from agent.lane import Act, Decision, Lane
 from agent.logs import tell
 from agent.news import News
 from agent.sinks import COMMAND_RESULT, QUERIES, TOPICS, Sink
@@ -34,7 +35,7 @@ class Flusher:
         self._news = {key: News(about, clock) for key, about in _NEWS_ABOUT.items()}
         self._woken = threading.Event()
         self._stop_at_s: float | None = None
-        self._unrecorded: tuple[Envelope, Decision, int] | None = None
+        self._unsettled: tuple[Envelope, Decision, int] | None = None
         self._errors: dict[str, CodedError] = {}  # what is wrong now, by topic
 
     @property
@@ -72,7 +73,7 @@ class Flusher:
     def step(self) -> float | None:
         """Offers at most one envelope. Seconds until the next step makes sense; None: when something new comes."""
         try:
-            self._record()
+            self._settle()
             wait_s = self._step()
         except OutboxError as error:
             self._report(_OUTBOX, error)
@@ -87,11 +88,11 @@ class Flusher:
             if lane.ready_at_s > now_s:
                 waits.append(lane.ready_at_s - now_s)
                 continue
-            envelope = self._outbox.head(topic, lane.skipped)
+            envelope = self._outbox.head(topic, lane.passed_over)
             if envelope is not None:
                 self._deliver(lane, envelope)
                 return 0
-            error = lane.nothing_but_skipped(now_s)
+            error = lane.end_round(now_s)
             self._report(topic, error)
             if error is not None:
                 waits.append(lane.hold_s)
@@ -102,8 +103,8 @@ class Flusher:
     def _deliver(self, lane: Lane, envelope: Envelope) -> None:
         if not envelope.is_intact:
             tell(logging.ERROR, "delivery.damaged", "An envelope was damaged on the disk", seq=envelope.seq)
-            self._unrecorded = (envelope, Decision(Act.PARK, "damaged on the disk: its hash does not fit"), 0)
-            self._record()
+            self._unsettled = (envelope, Decision(Act.PARK, "damaged on the disk: its hash does not fit"), 0)
+            self._settle()
             return
         verdict = self._sink.send(envelope)
         heartbeat = self._board.heartbeat
@@ -113,19 +114,19 @@ class Flusher:
             now_s=self._clock.monotonic(),
             heartbeat_ok_at_s=heartbeat.accepted_at_s if heartbeat.error is None else None,
         )
-        self._unrecorded = (envelope, decision, verdict.count if isinstance(verdict, Delivered) else 0)
-        self._record()
+        self._unsettled = (envelope, decision, verdict.count if isinstance(verdict, Delivered) else 0)
+        self._settle()
 
-    def _record(self) -> None:
+    def _settle(self) -> None:
         """What followed from the last answer. On a full disk it waits here, and nothing more is sent meanwhile."""
-        if self._unrecorded is None:
+        if self._unsettled is None:
             return
-        envelope, decision, delivered = self._unrecorded
+        envelope, decision, delivered = self._unsettled
         try:
             self._carry_out(envelope, decision, delivered=delivered)
         except EnvelopeGone as error:
             tell(logging.INFO, "delivery.gone", str(error), seq=envelope.seq)
-        self._unrecorded = None
+        self._unsettled = None
 
     def _carry_out(self, envelope: Envelope, decision: Decision, *, delivered: int) -> None:
         if decision.act is Act.ACCEPT:

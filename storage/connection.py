@@ -20,7 +20,6 @@ _PRAGMAS = (
     "PRAGMA auto_vacuum=INCREMENTAL",
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
-    "PRAGMA foreign_keys=ON",
     "PRAGMA temp_store=MEMORY",
     f"PRAGMA cache_size=-{CACHE_KIB}",
     f"PRAGMA wal_autocheckpoint={WAL_AUTOCHECKPOINT_PAGES}",

@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("agent.record", "agent.redact", "agent.body", "agent.backoff", "agent.commands"),
     ),
     ("agent.transport", "agent.delivery", "agent.sinks", "agent.sources"),
-    ("agent.machine", "agent.watch", "agent.collector"),
+    ("agent.machine", "agent.watch", "agent.collector", "agent.lane"),
     (
         *("agent.reconfigure", "agent.command_desk", "agent.watch_loop", "agent.worker"),
         *("agent.flusher", "agent.heartbeat", "agent.conductor", "agent.console"),

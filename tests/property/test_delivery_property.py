@@ -121,7 +121,7 @@ def play(world: World, operations: list[tuple[str, int | str, int]]) -> None:
         elif what == "live":
             world.live(float(value))
         elif (
-            world.flusher._unrecorded is None or world.sink.honours_keys
+            world.flusher._unsettled is None or world.sink.honours_keys
         ):  # else a crash before the record; only a backend with keys heals that
             world.restart()
         world.check()

@@ -15,9 +15,10 @@ import orjson
 import pytest
 
 from agent import body
-from agent.delivery import PROBES, TRIES, Delivered, Hold, Refused, Retry, TooLarge, Verdict
+from agent.delivery import Delivered, Hold, Refused, Retry, TooLarge, Verdict
 from agent.errors import BackendAway, BackendBusy, KeyRefused
 from agent.flusher import FAILED_OUTBOX_PAUSE_S, Flusher
+from agent.lane import PROBES, TRIES
 from agent.sinks import COMMAND_RESULT, QUERIES
 from agent.status import LinkStatus, Scoreboard
 from storage.envelope import Change, Draft, Envelope, Tally
