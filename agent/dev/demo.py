@@ -17,7 +17,8 @@ from rich.table import Table
 
 from agent.dev.stage import MIN_MS, Stage
 
-CALM_S, OUTAGE_S, RESTART_S = 4.0, 9.0, 1.5
+CALM_S, OUTAGE_S = 4.0, 9.0
+FILLED = 12  # records in the outbox, so that an outage can be seen on a slow machine too
 SETTLE_TIMEOUT_S = 40.0  # the agent's own backoff may make it wait for half a minute
 BAR = 30
 
@@ -92,6 +93,7 @@ class _Story:
         self._tell("[bold]The backend is taken away.[/] The agent goes on collecting into its outbox:")
         stage.backend.stop()
         self._watch(stage, OUTAGE_S)
+        self._watch(stage, SETTLE_TIMEOUT_S, until=lambda: stage.books().pending >= FILLED)
         self._tell("[bold]The backend is back.[/] The outbox drains:")
         stage.backend.start()
         self._watch(stage, SETTLE_TIMEOUT_S, until=lambda: stage.books().pending < 3)
@@ -99,7 +101,7 @@ class _Story:
     def _database_restart(self, stage: Stage) -> None:
         self._tell("[bold]Now the database goes away[/] and comes back:")
         stage.postgres.stop()
-        self._watch(stage, RESTART_S, until=lambda: self._has_seen(stage, "reconnecting"))
+        self._watch(stage, SETTLE_TIMEOUT_S, until=lambda: self._has_seen(stage, "reconnecting"))
         stage.postgres.start()
         self._watch(stage, SETTLE_TIMEOUT_S, until=lambda: self._last(stage) in {"collecting", "idle"})
 

@@ -95,8 +95,9 @@ def demos(tmp: Path) -> Iterator[list[Demo]]:
 @pytest.mark.usefixtures("postgres18")
 def test_the_story_ends_with_nothing_lost_and_nothing_doubled(tmp: Path, demos: list[Demo]) -> None:
     demos.append(demo := Demo(tmp))
-    assert (demo.end(), left_behind(tmp)) == (0, [])
+    code, left = demo.end(), left_behind(tmp)
     told = "\n".join(demo.lines)
+    assert (code, left) == (0, []), told
     depths = [int(depth) for depth in re.findall(r"outbox +(\d+)", told)]
     assert max(depths) > 10, "the outage did not fill the outbox"
     assert depths[-1] == 0
