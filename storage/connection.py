@@ -7,7 +7,14 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-from storage.errors import OutboxBroken, OutboxError, OutboxFull, OutboxInaccessible, OutboxNotDurable
+from storage.errors import (
+    OutboxBroken,
+    OutboxDamaged,
+    OutboxError,
+    OutboxFull,
+    OutboxInaccessible,
+    OutboxNotDurable,
+)
 
 BUSY_TIMEOUT_MS = 5_000
 WAL_AUTOCHECKPOINT_PAGES = 256
@@ -70,11 +77,13 @@ def demand_durable(connection: sqlite3.Connection) -> None:
 
 
 def explain(error: sqlite3.Error) -> OutboxError:
-    """The coded error for what SQLite reported: no room, no access, or broken."""
+    """The coded error for what SQLite reported: no room, no access, damaged, or broken."""
     name = getattr(error, "sqlite_errorname", "") or ""
     text = f"{name or type(error).__name__}: {error}"
-    if name == "SQLITE_FULL":
+    if name in {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}:
         return OutboxFull(text)
+    if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB":
+        return OutboxDamaged(text)
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         return OutboxInaccessible(text)
     return OutboxBroken(text)

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from storage.guard import guard
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -18,7 +20,11 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """One stored, ready-made request body. `place` orders sending; `created_at` in Unix seconds."""
+    """One stored, ready-made request body. `place` orders sending; `created_at` in Unix seconds.
+
+    `doubtful`: it was offered before and nobody knows what became of it, so its acceptance may be the second.
+    `guard`: the checksum of the row; None for a row that an earlier format has written.
+    """
 
     seq: int
     topic: str
@@ -28,11 +34,21 @@ class Envelope:
     body: bytes
     sha256: bytes
     created_at: float
+    doubtful: bool = False
+    guard: bytes | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_intact(self) -> bool:
-        """Whether the body is still the one that was stored."""
-        return hashlib.sha256(self.body).digest() == self.sha256
+        """Whether body and row are still what was stored."""
+        return hashlib.sha256(self.body).digest() == self.sha256 and self.guard in {None, self.guard_now}
+
+    @property
+    def guard_now(self) -> bytes:
+        """The checksum that the row should carry."""
+        return guard(
+            *("envelope", self.seq, self.topic, self.place, self.key, self.records),
+            *(self.sha256, float(self.created_at), int(self.doubtful)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +79,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The books of one topic, in records (pending_bytes: compressed bodies). captured = the sum of the next five."""
+    """The books of one topic, in records (pending_bytes: compressed bodies). captured = the sum of the next five.
+
+    `possible_duplicates`: delivered records whose earlier offer was answered by nothing.
+    """
 
     captured: int = 0
     delivered: int = 0
@@ -73,6 +92,7 @@ class Tally:
     pending: int = 0
     pending_bytes: int = 0
     envelopes: int = 0
+    possible_duplicates: int = 0
     gaps: int = 0
     oldest_at: float | None = None
 

@@ -98,3 +98,10 @@ class EnvelopeGone(OutboxError):
 
     code = "OB-08"
     remedy = "Somebody discarded it meanwhile; nothing needs to be done."
+
+
+class OutboxDamaged(OutboxError):
+    """The outbox file is damaged."""
+
+    code = "OB-10"
+    remedy = "It is rebuilt from what can be read; the damaged file is kept beside it, and what was lost is a gap."

@@ -6,10 +6,11 @@ import secrets
 import sqlite3
 from pathlib import Path
 
+from storage.guard import guard
 from storage.errors import OutboxBroken, OutboxForeign, OutboxInaccessible, OutboxNewer
 
 APPLICATION_ID = 0x44425041  # "DBPA"
-VERSION = 1
+VERSION = 2
 _SMALLEST_DATABASE = 512  # one page
 
 CREATE_V1 = (
@@ -64,6 +65,39 @@ CREATE_V1 = (
 )
 
 
+# Format 2: a checksum in each row, the doubt about an answer that was lost, and how far the books of a bookmark go.
+# Columns that are added are made in an instant, however large the file is; rows from before have no guard (NULL), and
+# of envelopes the hash of the body is known anyway.
+UPGRADE_V2 = (
+    "ALTER TABLE envelope ADD COLUMN doubtful INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE envelope ADD COLUMN guard BLOB",
+    "ALTER TABLE parked ADD COLUMN guard BLOB",
+    "ALTER TABLE tally ADD COLUMN possible_duplicates INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE tally ADD COLUMN guard BLOB",
+    "ALTER TABLE gap ADD COLUMN guard BLOB",
+    "ALTER TABLE bookmark ADD COLUMN at_seq INTEGER",
+    "ALTER TABLE bookmark ADD COLUMN guard BLOB",
+    "ALTER TABLE note ADD COLUMN guard BLOB",
+    "ALTER TABLE mark ADD COLUMN guard BLOB",
+)
+_STEPS = (CREATE_V1, UPGRADE_V2)  # from 0 to 1, from 1 to 2
+
+# What a row consists of, as it is stored; the guard is the last column of every table and covers all before it,
+# except the body, for which its sha256 stands.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "envelope": ("seq", "topic", "place", "key", "records", "body", "sha256", "created_at", "doubtful", "guard"),
+    "parked": ("seq", "topic", "key", "records", "body", "sha256", "created_at", "parked_at", "reason", "guard"),
+    "tally": (
+        *("topic", "captured", "delivered", "discarded", "lost", "parked", "pending", "pending_bytes", "envelopes"),
+        *("possible_duplicates", "guard"),
+    ),
+    "gap": ("id", "source", "reason", "since", "until", "estimate", "detail", "created_at", "guard"),
+    "bookmark": ("name", "value", "at_seq", "guard"),
+    "note": ("name", "value", "guard"),
+    "mark": ("id", "name", "guard"),
+}
+
+
 def identify(connection: sqlite3.Connection, path: Path) -> int:
     """The version of the outbox in `path`; 0 when the file is new. Changes nothing.
 
@@ -94,16 +128,22 @@ def identify(connection: sqlite3.Connection, path: Path) -> int:
     return int(version)
 
 
-def migrate(connection: sqlite3.Connection, version: int) -> None:
-    """Brings a file of `version` (0: new) to VERSION in one transaction: wholly or not at all."""
+def migrate(connection: sqlite3.Connection, version: int, installation: str | None = None) -> None:
+    """Brings a file of `version` (0: new) to VERSION in one transaction: wholly or not at all.
+
+    `installation`: the name that a new file takes; a new one when there is none.
+    """
     if version == VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for statement in CREATE_V1:
-            connection.execute(statement)
-        # A name for this installation, so that the keys of two installations can never be the same.
-        connection.execute("INSERT INTO note VALUES ('installation', ?)", (secrets.token_hex(8),))
+        for step in _STEPS[version:]:
+            for statement in step:
+                connection.execute(statement)
+        if version == 0:
+            # A name for this installation, so that the keys of two installations can never be the same.
+            name = ("installation", installation or secrets.token_hex(8))
+            connection.execute("INSERT INTO note VALUES (?, ?, ?)", (*name, guard("note", *name)))
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version={VERSION}")
         connection.execute("COMMIT")

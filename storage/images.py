@@ -1,0 +1,129 @@
+"""The pages of a database file and of the WAL beside it, each in every version that is there. Opens no database."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from storage.pages import next_page
+
+_DEFAULT_PAGE_BYTES = 4_096
+_WAL_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
+_WAL_MAGIC = 0x377F0682
+_MAX_CHAIN = 262_144
+_POINTERS_AT = 32  # of the freelist, in the file's header
+
+
+@dataclass(slots=True)
+class Images:
+    """`files` is the database file's content; `frames`: page number to its versions in the WAL, oldest first.
+
+    `strays`: content of frames whose own head is damaged, so that nobody knows which page it was.
+    """
+
+    content: memoryview
+    page_bytes: int
+    frames: dict[int, list[bytes]] = field(default_factory=dict)
+    strays: list[bytes] = field(default_factory=list)
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of all pages there may be."""
+        in_file = -(-len(self.content) // self.page_bytes)
+        return range(1, max(in_file, *self.frames, 0) + 1)
+
+    def versions(self, number: int) -> list[bytes]:
+        """What stands in that page, newest first; the last is the file's."""
+        start = (number - 1) * self.page_bytes
+        in_file = bytes(self.content[start : start + self.page_bytes])
+        found = self.frames.get(number, [])[::-1]
+        return [*found, in_file.ljust(self.page_bytes, b"\0")] if in_file else found
+
+    def overflow(self, first: int, wanted: int, age: int = 0) -> bytes | None:
+        """The content of a chain of overflow pages, from versions that are `age` steps older where there are."""
+        parts: list[bytes] = []
+        number, left = first, wanted
+        for _ in range(min(_MAX_CHAIN, wanted // (self.page_bytes - 4) + 2)):
+            if left <= 0:
+                break
+            versions = self.versions(number) if number else []
+            if not versions:
+                return None
+            page = versions[min(age, len(versions) - 1)]
+            parts.append(page[4 : 4 + left])
+            left -= self.page_bytes - 4
+            number = next_page(page)
+        return b"".join(parts) if left <= 0 else None
+
+    def free(self) -> set[int]:
+        """The pages that the file's own list of free pages names; what it does not make sense of is left out."""
+        pages: set[int] = set()
+        versions = self.versions(1)
+        trunk = struct.unpack_from(">I", versions[0], _POINTERS_AT)[0] if versions else 0
+        while trunk and trunk not in pages and trunk in self.numbers:
+            pages.add(trunk)
+            page = self.versions(trunk)[0]
+            following, count = struct.unpack_from(">II", page)
+            if count > self.page_bytes // 4 - 2:
+                break
+            pages.update(struct.unpack_from(f">{count}I", page, 8))
+            trunk = following
+        return pages
+
+
+def read(path: Path) -> Images:
+    """The pages of the database in `path`. No connection of this process may have it open: reading it would drop
+    SQLite's locks on it."""
+    content = _bytes_of(path)
+    wal = _bytes_of(path.with_name(f"{path.name}-wal"))
+    images = Images(memoryview(content), _page_bytes(content, wal))
+    for number, page in _frames(wal, images.page_bytes):
+        if number in range(1, 1 << 31):
+            images.frames.setdefault(number, []).append(page)
+        else:
+            images.strays.append(page)
+    return images
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _page_bytes(content: bytes, wal: bytes) -> int:
+    candidates = []
+    if len(content) >= 18:
+        candidates.append(struct.unpack_from(">H", content, 16)[0])
+    if len(wal) >= 12:
+        candidates.append(struct.unpack_from(">I", wal, 8)[0])
+    fitting = [size for size in candidates if size in {512 << power for power in range(7)}]
+    # Ours are made with the default; another size in a damaged header would make nonsense of everything.
+    return _DEFAULT_PAGE_BYTES if _DEFAULT_PAGE_BYTES in fitting or not fitting else fitting[0]
+
+
+def _frames(wal: bytes, page_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Page number and content of each frame; the number is 0 for a frame whose head does not belong to its time.
+
+    Frames of an earlier time have other salts and are older than the database file itself.
+    """
+    step = _FRAME_HEADER_BYTES + page_bytes
+    salts = _salts(wal, step)
+    for at in range(_WAL_HEADER_BYTES, len(wal) - _FRAME_HEADER_BYTES, step):
+        number, _, salt = struct.unpack_from(">II8s", wal, at)
+        page = wal[at + _FRAME_HEADER_BYTES : at + step].ljust(page_bytes, b"\0")
+        if salt == salts:
+            yield number, page
+
+
+def _salts(wal: bytes, step: int) -> bytes:
+    """The salts of the present time: the header's, or the first frame's when the header is damaged."""
+    if len(wal) < _WAL_HEADER_BYTES + _FRAME_HEADER_BYTES:
+        return b""
+    in_first_frame = wal[_WAL_HEADER_BYTES + 8 : _WAL_HEADER_BYTES + 16]
+    in_second = wal[_WAL_HEADER_BYTES + step + 8 : _WAL_HEADER_BYTES + step + 16]
+    in_header = wal[16:24]
+    return in_header if in_header in {in_first_frame, in_second} else in_first_frame
