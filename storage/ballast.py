@@ -36,7 +36,8 @@ class Ballast:
         """Makes the files where there is room for them, and as much again; whether they are there."""
         if not self._is_kept:
             size = self.bytes // len(self._paths)
-            self._is_kept = size > 0 and self._has_room(2 * self.bytes) and all(_fill(path, size) for path in self._paths)
+            has_room = size > 0 and self._has_room(2 * self.bytes)
+            self._is_kept = has_room and all(_fill(path, size) for path in self._paths)
         return self._is_kept
 
     def release(self) -> bool:

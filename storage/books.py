@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from storage.envelope import Gap, Tally
+from storage.envelope import Envelope, Gap, Tally
 from storage.errors import OutboxDamaged
 from storage.guard import guard
+from storage.schema import COLUMNS
 
-FIELDS = (
+FIELDS: tuple[str, ...] = (
     *("captured", "delivered", "discarded", "lost", "parked", "pending", "pending_bytes", "envelopes"),
     "possible_duplicates",
 )
 _COLUMNS = f"topic, {', '.join(FIELDS)}, guard"
 _READ = f"SELECT {_COLUMNS} FROM tally"
 _WRITE = f"INSERT OR REPLACE INTO tally ({_COLUMNS}) VALUES ({', '.join('?' * (len(FIELDS) + 2))})"
+_ENVELOPE = f"SELECT {', '.join(COLUMNS['envelope'])} FROM envelope WHERE seq = ?"
 _LAST_GAP = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'gap'"
 _OLDEST = "SELECT created_at FROM envelope WHERE topic = ? ORDER BY place, key LIMIT 1"
-_COUNTED = {
-    "pending": "SELECT coalesce(sum(records), 0), coalesce(sum(length(body)), 0), count(*) FROM envelope WHERE topic = ?",
-    "parked": "SELECT coalesce(sum(records), 0) FROM parked WHERE topic = ?",
-}
+_PENDING = """
+    SELECT coalesce(sum(records), 0), coalesce(sum(length(body)), 0), count(*) FROM envelope WHERE topic = ?
+"""
+_PARKED = "SELECT coalesce(sum(records), 0) FROM parked WHERE topic = ?"
 _ENTER_GAP = """
-    INSERT INTO gap (id, source, reason, since, until, estimate, detail, created_at, guard) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO gap (id, source, reason, since, until, estimate, detail, created_at, guard)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 Numbers = dict[str, int]
@@ -31,13 +36,19 @@ Numbers = dict[str, int]
 
 def read_all(sql: sqlite3.Connection) -> dict[str, Tally]:
     """The books of every topic; costs the same at any backlog. Raises OutboxDamaged."""
-    ((gaps,),) = sql.execute(_LAST_GAP).fetchall()
-    found = {}
-    for topic, *numbers, check in sql.execute(_READ).fetchall():
-        _demand(topic, numbers, check)
-        oldest = sql.execute(_OLDEST, (topic,)).fetchone()
-        found[topic] = Tally(*numbers, gaps=gaps, oldest_at=oldest[0] if oldest else None)
-    return found
+    return {row[0]: _tally(sql, row) for row in sql.execute(_READ).fetchall()}
+
+
+def read(sql: sqlite3.Connection, topic: str) -> Tally:
+    """The books of one topic; empty ones when it has none yet. Raises OutboxDamaged."""
+    row = sql.execute(f"{_READ} WHERE topic = ?", (topic,)).fetchone()
+    return Tally(gaps=_gaps_so_far(sql)) if row is None else _tally(sql, row)
+
+
+def gaps(sql: sqlite3.Connection) -> list[Gap]:
+    """Every known loss, oldest first."""
+    rows = sql.execute("SELECT source, reason, since, until, estimate, detail FROM gap ORDER BY id").fetchall()
+    return [Gap(*row) for row in rows]
 
 
 def change(sql: sqlite3.Connection, topic: str, **by: int) -> None:
@@ -59,8 +70,8 @@ def numbers_of(sql: sqlite3.Connection, topic: str) -> Numbers:
 
 def write(sql: sqlite3.Connection, topic: str, numbers: Numbers) -> None:
     """Replaces the numbers of a topic."""
-    row = (topic, *(numbers[name] for name in FIELDS))
-    sql.execute(_WRITE, (*row, guard("tally", *row)))
+    row = [numbers[name] for name in FIELDS]
+    sql.execute(_WRITE, (topic, *row, guard("tally", topic, *row)))
 
 
 def recount(sql: sqlite3.Connection, topic: str) -> int:
@@ -69,9 +80,9 @@ def recount(sql: sqlite3.Connection, topic: str) -> int:
     Gives the number of records that are lost by this. Reads everything: for bad days only.
     """
     numbers = numbers_of(sql, topic)
-    records, size, envelopes = sql.execute(_COUNTED["pending"], (topic,)).fetchone()
-    (parked,) = sql.execute(_COUNTED["parked"], (topic,)).fetchone()
-    missing = numbers["pending"] - records + numbers["parked"] - parked
+    records, size, envelopes = sql.execute(_PENDING, (topic,)).fetchone()
+    (parked,) = sql.execute(_PARKED, (topic,)).fetchone()
+    missing: int = numbers["pending"] - records + numbers["parked"] - parked
     numbers.update(pending=records, pending_bytes=size, envelopes=envelopes, parked=parked)
     numbers["lost"] += max(0, missing)
     numbers["captured"] -= min(0, missing)
@@ -79,13 +90,39 @@ def recount(sql: sqlite3.Connection, topic: str) -> int:
     return max(0, missing)
 
 
+def doubt(sql: sqlite3.Connection, seq: int) -> None:
+    """Marks an envelope as one that may have arrived already, if it is still there."""
+    row = sql.execute(_ENVELOPE, (seq,)).fetchone()
+    if row is not None and (envelope := Envelope(*row)).is_intact:
+        doubted = replace(envelope, doubtful=True)
+        sql.execute("UPDATE envelope SET doubtful = 1, guard = ? WHERE seq = ?", (doubted.guard_now, seq))
+
+
 def enter_gap(sql: sqlite3.Connection, gap: Gap, at: float) -> None:
     """Writes a known loss down."""
-    ((last,),) = sql.execute(_LAST_GAP).fetchall()
+    last = _gaps_so_far(sql)
     row: tuple[Any, ...] = (last + 1, gap.source, gap.reason, gap.since, gap.until, gap.estimate, gap.detail, float(at))
     sql.execute(_ENTER_GAP, (*row, guard("gap", *row)))
 
 
-def _demand(topic: str, numbers: list[int] | tuple[int, ...], check: bytes | None) -> None:
-    if check is not None and check != guard("tally", topic, *numbers):
+def _tally(sql: sqlite3.Connection, row: tuple[Any, ...]) -> Tally:
+    topic, *numbers, check = row
+    _demand(topic, numbers, check)
+    return tally_of(sql, topic, FIELDS, numbers)
+
+
+def tally_of(sql: sqlite3.Connection, topic: str, fields: tuple[str, ...], numbers: Sequence[int]) -> Tally:
+    """The numbers of a topic with what is read beside them."""
+    oldest = sql.execute(_OLDEST, (topic,)).fetchone()
+    named = dict(zip(fields, numbers, strict=True))
+    return Tally(**named, gaps=_gaps_so_far(sql), oldest_at=oldest[0] if oldest else None)
+
+
+def _gaps_so_far(sql: sqlite3.Connection) -> int:
+    ((last,),) = sql.execute(_LAST_GAP).fetchall()
+    return int(last)
+
+
+def _demand(topic: str, numbers: list[int] | tuple[int, ...], check: bytes) -> None:
+    if check != guard("tally", topic, *numbers):
         raise OutboxDamaged(f"the books of {topic} are not what was written")

@@ -50,10 +50,14 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def connect_readonly(path: Path) -> sqlite3.Connection:
-    """Opens `path` for looking only, beside a running writer. Raises OutboxInaccessible."""
+def connect_readonly(path: Path, *, alone: bool = False) -> sqlite3.Connection:
+    """Opens `path` for looking only, beside a running writer. Raises OutboxInaccessible.
+
+    `alone`: nobody writes it and no WAL with content is beside it; then nothing is made beside it either.
+    """
+    options = "mode=ro&immutable=1" if alone else "mode=ro"
     try:
-        connection = sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro", uri=True, isolation_level=None)
+        connection = sqlite3.connect(f"file:{quote(os.fsencode(path))}?{options}", uri=True, isolation_level=None)
         connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA query_only=ON")
     except sqlite3.Error as error:

@@ -43,6 +43,12 @@ class Envelope:
         return hashlib.sha256(self.body).digest() == self.sha256 and self.guard in {None, self.guard_now}
 
     @property
+    def row(self) -> tuple[int | str | bytes | float, ...]:
+        """The row that stores it, with the checksum that belongs to it."""
+        head = (self.seq, self.topic, self.place, self.key, self.records, self.body, self.sha256)
+        return (*head, float(self.created_at), int(self.doubtful), self.guard_now)
+
+    @property
     def guard_now(self) -> bytes:
         """The checksum that the row should carry."""
         return guard(

@@ -4,30 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, cast
 
-from storage import images, pages
+from storage import pages
+from storage.books import FIELDS
 from storage.envelope import Envelope
+from storage.errors import OutboxDamaged
 from storage.guard import Value, guard
-from storage.high_water import HighWater
 from storage.images import Images
+from storage.schema import COLUMNS
 
 Describe = Callable[[bytes], tuple[str, int] | None]  # a body -> its topic and how many records it holds
 ParkedRow = tuple[Any, ...]
+Where = tuple[int, int, int]  # page (0: a stray one), age of its version (number of the stray one), age of the chain
 
 _KEY = re.compile(r"[0-9a-f]{16}-(\d{1,18})-([0-9a-f]{16})(?:\.[01])*")
+_PENDING = FIELDS.index("pending")
 _CHAINS = 2  # so many ages of overflow pages are tried for a row
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An envelope without its body, and where it was. `age`: how many newer versions that page has."""
+
+    envelope: Envelope
+    size: int
+    where: Where
+
+    @property
+    def age(self) -> int:
+        number, age, _ = self.where
+        return age if number else 0
 
 
 @dataclass(slots=True)
 class Findings:
-    """Rows by what names them. `ages`: how many newer versions the page had in which an envelope was found."""
+    """Rows by what names them. Bodies stay where they are: all of them may be more than the memory holds."""
 
-    envelopes: dict[str, Envelope] = field(default_factory=dict)
-    ages: dict[str, int] = field(default_factory=dict)
+    envelopes: dict[str, Found] = field(default_factory=dict)
     parked: dict[str, ParkedRow] = field(default_factory=dict)
     books: dict[str, tuple[int, ...]] = field(default_factory=dict)
     bookmarks: dict[str, tuple[int, int, bytes]] = field(default_factory=dict)  # at_seq, -age, value
@@ -41,13 +57,21 @@ class Findings:
         return not (self.envelopes or self.parked or self.books or self.notes)
 
 
-def find(path: Path, describe: Describe) -> Findings:
-    """Everything of ours in the file and in the WAL beside it."""
+def find(there: Images, describe: Describe) -> Findings:
+    """Everything of ours in the pages."""
     found = Findings()
-    there = images.read(path)
-    for row, age in _rows(there):
-        _sort_in(found, row, age, describe)
+    for row, where in _rows(there):
+        _sort_in(found, row, where, describe)
     return found
+
+
+def load(there: Images, found: Found, describe: Describe) -> Envelope:
+    """The envelope with its body. Raises OutboxDamaged when it cannot be read a second time."""
+    for row in _rows_at(there, found.where):
+        envelope = mended(_envelope(row), describe) if _is_envelope(row) else None
+        if envelope is not None and envelope.key == found.envelope.key:
+            return replace(envelope, doubtful=found.envelope.doubtful)
+    raise OutboxDamaged(f"{found.envelope.key} was there and is not any more")
 
 
 def mended(envelope: Envelope, describe: Describe) -> Envelope | None:
@@ -67,95 +91,120 @@ def mended(envelope: Envelope, describe: Describe) -> Envelope | None:
     return Envelope(seq, told[0], place, name, told[1], envelope.body, digest.digest(), envelope.created_at, True)
 
 
-def pending(found: Findings, mark: HighWater | None) -> list[Envelope]:
-    """The envelopes that still wait: not settled, not split, not parked; in the order of their numbers.
+def pending(found: Findings, books: Mapping[str, tuple[int, ...]], low: int) -> list[Found]:
+    """The envelopes that still wait: not settled (below `low`), not split, not parked; in the order of their numbers.
 
-    Of those that stand only in older versions of pages so many are taken as the books miss.
+    Of those that stand only in older versions of pages so many are taken as the `books` miss.
     """
-    low = mark.low if mark is not None else 0
     named = {*found.envelopes, *found.parked}
-    waiting = {
-        key: envelope
-        for key, envelope in found.envelopes.items()
-        if envelope.seq >= low and key not in found.parked and not {f"{key}.0", f"{key}.1"} & named
-    }
-    chosen = [envelope for key, envelope in waiting.items() if found.ages[key] == 0]
-    older = sorted((e for key, e in waiting.items() if found.ages[key] > 0), key=lambda each: each.seq)
-    for envelope in older:
-        missing = _missing(envelope.topic, chosen, mark)
-        if missing is None or missing >= envelope.records:
-            chosen.append(envelope)
-    by_seq: dict[int, Envelope] = {}
-    for envelope in sorted(chosen, key=lambda each: each.key):
-        by_seq.setdefault(envelope.seq, envelope)
+    waiting = [
+        each
+        for key, each in found.envelopes.items()
+        if each.envelope.seq >= low and key not in found.parked and not {f"{key}.0", f"{key}.1"} & named
+    ]
+    chosen = [each for each in waiting if each.age == 0]
+    for each in sorted((each for each in waiting if each.age > 0), key=lambda each: each.envelope.seq):
+        missing = _missing(each.envelope.topic, chosen, books)
+        if missing is None or missing >= each.envelope.records:
+            chosen.append(each)
+    by_seq: dict[int, Found] = {}
+    for each in sorted(chosen, key=lambda each: each.envelope.key):
+        by_seq.setdefault(each.envelope.seq, each)
     return [by_seq[seq] for seq in sorted(by_seq)]
 
 
-def _missing(topic: str, chosen: list[Envelope], mark: HighWater | None) -> int | None:
-    if mark is None or topic not in mark.books:
+def _missing(topic: str, chosen: list[Found], books: Mapping[str, tuple[int, ...]]) -> int | None:
+    if topic not in books:
         return None
-    return mark.books[topic][5] - sum(each.records for each in chosen if each.topic == topic)
+    return books[topic][_PENDING] - sum(each.envelope.records for each in chosen if each.envelope.topic == topic)
 
 
 # -- how -------------------------------------------------------------------------------------------------------------
 
 
-def _rows(there: Images) -> Iterator[tuple[pages.Row, int]]:
+def _rows(there: Images) -> Iterator[tuple[pages.Row, Where]]:
     free = there.free()
     for number in there.numbers:
         if number in free:
             continue  # what stands there was deleted
-        for age, page in enumerate(there.versions(number)):
+        for age in range(len(there.versions(number))):
             for chain in range(age, age + (_CHAINS if there.frames else 1)):
-                for row in pages.rows(page, first=number == 1, overflow=_overflow(there, chain)):
-                    yield row, age
-    for page in there.strays:
-        for row in pages.rows(page, first=False, overflow=_overflow(there, 0)):
-            yield row, 0
+                where = (number, age, chain)
+                for row in _rows_at(there, where):
+                    yield row, where
+    for stray in range(len(there.strays)):
+        for row in _rows_at(there, (0, stray, 0)):
+            yield row, (0, stray, 0)
 
 
-def _overflow(there: Images, age: int) -> pages.Overflow:
-    return lambda first, wanted: there.overflow(first, wanted, age)
+def _rows_at(there: Images, where: Where) -> Iterator[pages.Row]:
+    number, age, chain = where
+    page = there.versions(number)[age] if number else there.strays[age]
+    return pages.rows(page, first=number == 1, overflow=lambda first, wanted: there.overflow(first, wanted, chain))
 
 
-def _sort_in(found: Findings, row: pages.Row, age: int, describe: Describe) -> None:
+def _sort_in(found: Findings, row: pages.Row, where: Where, describe: Describe) -> None:
+    if _is_envelope(row):
+        _add_envelope(found, row, where, describe)
+    elif row.values[0] is None:
+        _add_numbered(found, row)
+    else:
+        _add_named(found, row, where[1] if where[0] else 0)
+
+
+def _add_numbered(found: Findings, row: pages.Row) -> None:
     match row.values:
-        case (None, str(), int(), str(), int(), bytes(), bytes(), float() | int(), *_) if len(row.values) <= 10:
-            _add_envelope(found, row, age, describe)
-        case (None, str(), str(key), int(), bytes(body), bytes(digest), float() | int(), float() | int(), str(), *_):
+        case (None, str(), str(key), int(), bytes(body), bytes(digest), float() | int(), float() | int(), str()):
             if hashlib.sha256(body).digest() == digest:
-                found.parked.setdefault(key, (row.number, *row.values[1:9]))
-        case (str(topic), *numbers, bytes(check)) if len(numbers) == 9:
-            if _holds("tally", (topic, *numbers), check):
-                found.books[topic] = max(found.books.get(topic, ()), cast("tuple[int, ...]", tuple(numbers)))
-        case (str(name), bytes(value), int() | None as at, bytes(check)) if _holds("bookmark", (name, value, at), check):
-            there = (at or 0, -age, value)
-            found.bookmarks[name] = max(found.bookmarks.get(name, there), there)
-        case (str(name), str(value), bytes(check)) if _holds("note", (name, value), check):
-            found.notes[name] = max(found.notes.get(name, (-age, value)), (-age, value))
-        case (None, str(name), bytes(check)) if _holds("mark", (row.number, name), check):
-            found.marks[row.number] = name
-        case (None, str(), str(), _, _, _, str(), float() | int(), bytes(check)):
-            values = (row.number, *row.values[1:7], float(cast("float", row.values[7])))
+                found.parked.setdefault(key, (row.number, *row.values[1:]))
+        case (None, str(name), bytes(check)):
+            if _holds("mark", (row.number, name), check):
+                found.marks[row.number] = name
+        case (None, str(), str(), _, _, _, str(), float() | int() as at, bytes(check)):
+            values = (row.number, *row.values[1:7], float(at))
             if _holds("gap", values, check):
                 found.gaps[row.number] = values
+
+
+def _add_named(found: Findings, row: pages.Row, age: int) -> None:
+    match row.values:
+        case (str(topic), *numbers, bytes(check)) if len(numbers) == len(FIELDS):
+            if _holds("tally", (topic, *numbers), check):
+                found.books[topic] = max(found.books.get(topic, ()), cast("tuple[int, ...]", tuple(numbers)))
+        case (str(name), bytes(value), int() | None as at, bytes(check)):
+            if _holds("bookmark", (name, value, at), check):
+                known = (at or 0, -age, value)
+                found.bookmarks[name] = max(found.bookmarks.get(name, known), known)
+        case (str(name), str(value), bytes(check)):
+            if _holds("note", (name, value), check):
+                found.notes[name] = max(found.notes.get(name, (-age, value)), (-age, value))
 
 
 def _holds(table: str, values: tuple[Any, ...], check: bytes) -> bool:
     return guard(table, *values) == check
 
 
-def _add_envelope(found: Findings, row: pages.Row, age: int, describe: Describe) -> None:
+def _is_envelope(row: pages.Row) -> bool:
+    match row.values:
+        case (None, str(), int(), str(), int(), bytes(), bytes(), float() | int(), *_):
+            return len(row.values) in {8, len(COLUMNS["envelope"])}  # 8: as format 1 has written it
+    return False
+
+
+def _envelope(row: pages.Row) -> Envelope:
     values = cast("tuple[Any, ...]", row.values)
     topic, place, key, records, body, digest, created_at, *rest = values[1:]
-    doubtful, check = (*rest, *(0, None)[len(rest) :])
-    read = Envelope(row.number, topic, place, key, records, body, digest, float(created_at), bool(doubtful), check)
-    envelope = mended(read, describe)
+    doubtful, check = rest if len(rest) == 2 else (0, None)
+    return Envelope(row.number, topic, place, key, records, body, digest, float(created_at), bool(doubtful), check)
+
+
+def _add_envelope(found: Findings, row: pages.Row, where: Where, describe: Describe) -> None:
+    envelope = mended(_envelope(row), describe)
     if envelope is None:
         return
-    known = found.envelopes.get(envelope.key)
-    if known is None or age < found.ages[envelope.key]:
-        found.ages[envelope.key] = age
-        # That somebody doubted it once is never forgotten.
-        doubted = envelope.doubtful or (known is not None and known.doubtful)
-        found.envelopes[envelope.key] = replace(envelope, doubtful=doubted)
+    new = Found(replace(envelope, body=b""), len(envelope.body), where)
+    known = found.envelopes.get(envelope.key, new)
+    best = new if new.age < known.age else known
+    # That somebody doubted it once is never forgotten.
+    doubted = new.envelope.doubtful or known.envelope.doubtful
+    found.envelopes[envelope.key] = replace(best, envelope=replace(best.envelope, doubtful=doubted))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,17 +15,18 @@ _DEFAULT_PAGE_BYTES = 4_096
 _WAL_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 _WAL_MAGIC = 0x377F0682
 _MAX_CHAIN = 262_144
+_MOST_PAGES = 1 << 24  # 64 GiB; a larger number is damage, and would be counted up to
 _POINTERS_AT = 32  # of the freelist, in the file's header
 
 
 @dataclass(slots=True)
 class Images:
-    """`files` is the database file's content; `frames`: page number to its versions in the WAL, oldest first.
+    """`content` is that of the database file; `frames`: page number to its versions in the WAL, oldest first.
 
     `strays`: content of frames whose own head is damaged, so that nobody knows which page it was.
     """
 
-    content: memoryview
+    content: bytes | mmap.mmap
     page_bytes: int
     frames: dict[int, list[bytes]] = field(default_factory=dict)
     strays: list[bytes] = field(default_factory=list)
@@ -37,7 +40,7 @@ class Images:
     def versions(self, number: int) -> list[bytes]:
         """What stands in that page, newest first; the last is the file's."""
         start = (number - 1) * self.page_bytes
-        in_file = bytes(self.content[start : start + self.page_bytes])
+        in_file = self.content[start : start + self.page_bytes]
         found = self.frames.get(number, [])[::-1]
         return [*found, in_file.ljust(self.page_bytes, b"\0")] if in_file else found
 
@@ -73,18 +76,36 @@ class Images:
         return pages
 
 
-def read(path: Path) -> Images:
-    """The pages of the database in `path`. No connection of this process may have it open: reading it would drop
-    SQLite's locks on it."""
-    content = _bytes_of(path)
+@contextmanager
+def opened(path: Path) -> Iterator[Images]:
+    """The pages of the database in `path`; its file is mapped and not read into memory.
+
+    No connection of this process may have it open: closing it here would drop SQLite's locks on it.
+    """
     wal = _bytes_of(path.with_name(f"{path.name}-wal"))
-    images = Images(memoryview(content), _page_bytes(content, wal))
-    for number, page in _frames(wal, images.page_bytes):
-        if number in range(1, 1 << 31):
-            images.frames.setdefault(number, []).append(page)
-        else:
-            images.strays.append(page)
-    return images
+    with _mapped(path) as content:
+        images = Images(content, _page_bytes(content[:18], wal))
+        for number, page in _frames(wal, images.page_bytes):
+            if 0 < number < _MOST_PAGES:
+                images.frames.setdefault(number, []).append(page)
+            else:
+                images.strays.append(page)
+        yield images
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[bytes | mmap.mmap]:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        yield b""
+        return
+    with file:
+        if file.seek(0, 2) == 0:
+            yield b""
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            yield content
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -106,17 +127,19 @@ def _page_bytes(content: bytes, wal: bytes) -> int:
 
 
 def _frames(wal: bytes, page_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """Page number and content of each frame; the number is 0 for a frame whose head does not belong to its time.
+    """Page number and content of each frame of the present time, up to the last that ends a transaction.
 
-    Frames of an earlier time have other salts and are older than the database file itself.
+    Frames of an earlier time have other salts and are older than the database file itself; what stands behind the
+    last commit belongs to a transaction that nobody was told of.
     """
     step = _FRAME_HEADER_BYTES + page_bytes
     salts = _salts(wal, step)
-    for at in range(_WAL_HEADER_BYTES, len(wal) - _FRAME_HEADER_BYTES, step):
-        number, _, salt = struct.unpack_from(">II8s", wal, at)
-        page = wal[at + _FRAME_HEADER_BYTES : at + step].ljust(page_bytes, b"\0")
-        if salt == salts:
-            yield number, page
+    starts = range(_WAL_HEADER_BYTES, len(wal) - _FRAME_HEADER_BYTES, step)
+    heads = [struct.unpack_from(">II8s", wal, at) for at in starts]
+    last = max((place for place, (_, commit, salt) in enumerate(heads) if commit and salt == salts), default=-1)
+    # Between frames of this time there are none of another: one that looks so is damaged in its head.
+    for at, (number, _, _) in zip(starts, heads[: last + 1], strict=False):
+        yield number, wal[at + _FRAME_HEADER_BYTES : at + step].ljust(page_bytes, b"\0")
 
 
 def _salts(wal: bytes, step: int) -> bytes:

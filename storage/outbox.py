@@ -3,58 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from storage.connection import connect, connect_readonly, explain, make_durable
+from storage import books
 from storage.envelope import Change, Draft, Envelope, Gap, Tally
-from storage.errors import EnvelopeGone, OutboxGone, OutboxInaccessible
-from storage.schema import identify, migrate
+from storage.errors import EnvelopeGone, OutboxDamaged, OutboxFull
+from storage.findings import Describe, mended
+from storage.guard import guard
+from storage.outbox_file import FILE_NAME, OnBooks, OutboxFile
+from storage.salvage import ANY, DAMAGED, LOST_BOOKMARK, SOURCE
+from storage.schema import COLUMNS
 
-FILE_NAME = "outbox.sqlite3"
+__all__ = ["FILE_NAME", "Outbox"]
 MARKS_KEPT = 1_000
 SHRINK_CHUNK_PAGES, SHRINK_CHUNKS = 256, 64
 
-_HEAD = """
-    SELECT seq, topic, place, key, records, body, sha256, created_at FROM envelope
-    WHERE topic = ? AND seq NOT IN ({skipped}) ORDER BY place, key LIMIT 1
+_COLUMNS = ", ".join(COLUMNS["envelope"])
+_HEAD = f"""
+    SELECT {_COLUMNS} FROM envelope WHERE topic = ? AND seq NOT IN ({{skipped}}) ORDER BY place, key LIMIT 1
 """
-_INSERT = """
-    INSERT INTO envelope (seq, topic, place, key, records, body, sha256, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
+_INSERT = f"INSERT INTO envelope ({_COLUMNS}) VALUES ({', '.join('?' * len(COLUMNS['envelope']))})"
 _PARK = "INSERT INTO parked VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_ENTER = """
-    INSERT INTO tally (topic, captured, pending, pending_bytes, envelopes) VALUES (?1, ?2, ?2, ?3, ?4)
-    ON CONFLICT (topic) DO UPDATE SET captured = captured + ?2, pending = pending + ?2,
-        pending_bytes = pending_bytes + ?3, envelopes = envelopes + ?4
-"""
-_LEAVE = """
-    UPDATE tally SET delivered = delivered + ?2, parked = parked + ?3, pending = pending - ?4,
-        pending_bytes = pending_bytes - ?5, envelopes = envelopes - 1 WHERE topic = ?1
-"""
-_HALVE = "UPDATE tally SET pending_bytes = pending_bytes + ?2, envelopes = envelopes + 1 WHERE topic = ?1"
-_TALLIES = """
-    SELECT topic, captured, delivered, discarded, lost, parked, pending, pending_bytes, envelopes,
-        (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'gap'),
-        (SELECT created_at FROM envelope WHERE topic = tally.topic ORDER BY place, key LIMIT 1)
-    FROM tally
-"""
-TALLY = _TALLIES + " WHERE topic = ?"
-# By rank and not by id: a mark that is set again burns an id without making a row.
+_LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
+_LAST_MARK = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'mark'"
 _PRUNE_MARKS = "DELETE FROM mark WHERE id <= (SELECT id FROM mark ORDER BY id DESC LIMIT 1 OFFSET ?)"
 
 
+def _nothing_known(_: bytes) -> None:
+    return None
+
+
 class Outbox:
-    """One file, one writing connection behind one lock around short methods; any thread may call it.
+    """What is in the file, by its meaning; any thread may call it.
 
     Each changing method is one transaction that is on the disk when it returns. Errors: OutboxFull when there was
-    no room (nothing was changed), OutboxBroken or OutboxInaccessible for everything else SQLite reports.
+    no room, OutboxDamaged when the file had to be rebuilt (in both nothing was changed: try again), OutboxBroken or
+    OutboxInaccessible for everything else SQLite reports.
     """
 
     def __init__(
@@ -63,164 +51,231 @@ class Outbox:
         *,
         topics: Sequence[str] = (),
         now: Callable[[], float] = time.time,
-        on_books: Callable[[str, Tally], None] | None = None,
+        describe: Describe = _nothing_known,
+        on_books: OnBooks = lambda _topic, _books: None,
+        on_loss: Callable[[str], None] = lambda _sentence: None,
     ) -> None:
         """Opens or creates the outbox in `directory`. `topics` have books from the start; `now` gives Unix seconds.
 
+        `describe` gives topic and number of records of a body, or None: what is known of it when its row is damaged.
         `on_books` hears each topic's books at the start and after every change, in order; it must be quick.
+        `on_loss` hears a sentence when a damaged file was rebuilt or an envelope in it was lost.
 
-        Raises OutboxForeign, OutboxNewer (the file is left as it is), OutboxInaccessible, OutboxNotDurable.
+        Raises OutboxForeign, OutboxNewer (the file is left as it is), OutboxInaccessible, OutboxNotDurable, OutboxFull.
         """
-        self.path = directory / FILE_NAME
-        self._now = now
-        self._on_books = on_books
-        self._lock = threading.Lock()
-        _make_private(self.path)
-        _demand_ours(self.path)
-        self._connection = connect(self.path)
-        try:
-            version = identify(self._connection, self.path)
-            make_durable(self._connection)
-            migrate(self._connection, version)
-            self.installation = self._note("installation") or ""
-            self._open_books(topics)
-            self._inode = self.path.stat().st_ino
-            self._tell(self._books())
-        except sqlite3.Error as error:
-            self._connection.close()
-            raise explain(error) from error
-        except BaseException:
-            self._connection.close()
-            raise
+        self._now, self._describe, self._on_loss = now, describe, on_loss
+        self._file = OutboxFile(
+            directory, topics=topics, now=now, describe=describe, on_books=on_books, on_loss=on_loss
+        )
+        self.path = self._file.path
+
+    @property
+    def installation(self) -> str:
+        """The name of this installation, part of every key."""
+        return self._file.installation
 
     # -- what goes in ------------------------------------------------------------------------------------------
 
     def commit(self, change: Change) -> None:
         """Makes the whole change durable, or raises and has changed nothing."""
-        self._demand_file()
-        with self._transaction() as sql:
-            seq = _last_seq(sql)
-            for draft in change.drafts:
-                seq += 1
-                self._insert(sql, draft, seq)
-            for name, value in change.bookmarks.items():
-                sql.execute("INSERT OR REPLACE INTO bookmark VALUES (?, ?)", (name, value))
-            for gap in change.gaps:
-                _insert_gap(sql, gap, self._now())
-            for name, text in change.notes.items():
-                if text is None:
-                    sql.execute("DELETE FROM note WHERE name = ?", (name,))
-                else:
-                    sql.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (name, text))
-            for name in change.marks:
-                sql.execute("INSERT OR IGNORE INTO mark (name) VALUES (?)", (name,))
-            if change.marks:
-                sql.execute(_PRUNE_MARKS, (MARKS_KEPT,))
+        self._file.demand_there()
+        wanted = 2 * sum(len(draft.body) for draft in change.drafts)
+        free, _ = self._file.free_bytes()
+        if free < wanted:  # before the last of it is taken: the drain needs some as well
+            raise OutboxFull(f"{free:,} bytes free, {wanted:,} needed")
+        self._file.write(lambda sql: self._commit(sql, change), draining=not change.drafts)
+
+    def _commit(self, sql: sqlite3.Connection, change: Change) -> None:
+        seq = _last(sql, _LAST_SEQ)
+        for draft in change.drafts:
+            seq += 1
+            self._insert(sql, draft, seq)
+        for name, value in change.bookmarks.items():
+            row = (name, value, seq)
+            sql.execute("INSERT OR REPLACE INTO bookmark VALUES (?, ?, ?, ?)", (*row, guard("bookmark", *row)))
+            sql.execute("DELETE FROM note WHERE name = ?", (f"{LOST_BOOKMARK}{name}",))
+        for gap in change.gaps:
+            books.enter_gap(sql, gap, self._now())
+        for name, text in change.notes.items():
+            if text is None:
+                sql.execute("DELETE FROM note WHERE name = ?", (name,))
+            else:
+                sql.execute("INSERT OR REPLACE INTO note VALUES (?, ?, ?)", (name, text, guard("note", name, text)))
+        for name in change.marks:
+            number = _last(sql, _LAST_MARK) + 1
+            sql.execute("INSERT OR IGNORE INTO mark VALUES (?, ?, ?)", (number, name, guard("mark", number, name)))
+        if change.marks:
+            sql.execute(_PRUNE_MARKS, (MARKS_KEPT,))
 
     def _insert(self, sql: sqlite3.Connection, draft: Draft, seq: int) -> None:
         digest = hashlib.sha256(draft.body)
         key = f"{self.installation}-{seq}-{digest.hexdigest()[:16]}"
-        row = (seq, draft.topic, seq, key, draft.records, draft.body, digest.digest(), self._now())
-        sql.execute(_INSERT, row)
-        sql.execute(_ENTER, (draft.topic, draft.records, len(draft.body), 1))
+        self._store(sql, Envelope(seq, draft.topic, seq, key, draft.records, draft.body, digest.digest(), self._now()))
+        entered = {"captured": draft.records, "pending": draft.records}
+        books.change(sql, draft.topic, **entered, pending_bytes=len(draft.body), envelopes=1)
+
+    def _store(self, sql: sqlite3.Connection, envelope: Envelope) -> None:
+        sql.execute(_INSERT, envelope.row)
 
     # -- what goes out -----------------------------------------------------------------------------------------
 
     def head(self, topic: str, skip: Collection[int] = ()) -> Envelope | None:
-        """The oldest envelope of `topic` whose seq is not in `skip`; None when there is none."""
-        with self._reading() as sql:
-            statement = _HEAD.format(skipped=", ".join("?" * len(skip)))
-            row = sql.execute(statement, (topic, *skip)).fetchone()
-        return Envelope(*row) if row else None
+        """The oldest envelope of `topic` whose seq is not in `skip`; None when there is none.
+
+        One that was damaged on the disk is mended when its body is whole, else lost: told, and named by a gap.
+        """
+        while (envelope := self._head(topic, skip)) is not None and not envelope.is_intact:
+            self._mend_or_lose(envelope)
+        return envelope
+
+    def _head(self, topic: str, skip: Collection[int]) -> Envelope | None:
+        with self._file.reading() as sql:
+            row = sql.execute(_HEAD.format(skipped=", ".join("?" * len(skip))), (topic, *skip)).fetchone()
+            if row is None and books.numbers_of(sql, topic)["envelopes"] > len(skip):
+                raise OutboxDamaged("the order of the envelopes does not show all of them")
+            return Envelope(*row) if row else None
+
+    def offer(self, envelope: Envelope) -> None:
+        """It may be on its way from now on, until it is settled, doubted or withdrawn."""
+        self._file.offer(envelope.seq)
+
+    def withdraw(self) -> None:
+        """What was offered last has surely not arrived."""
+        self._file.offer(0)
+
+    def doubt(self, envelope: Envelope) -> None:
+        """Nobody knows whether what was offered has arrived: when it is accepted later, it may be the second time."""
+        if not envelope.doubtful:
+            self._file.write(lambda sql: books.doubt(sql, envelope.seq), draining=True)
+        self.withdraw()
 
     def accept(self, envelope: Envelope, *, delivered: int, reason: str = "") -> None:
         """The backend has taken `delivered` records of it; the rest, if any, is kept aside with `reason`."""
         skipped = envelope.records - delivered
         if delivered < 0 or skipped < 0:
             raise ValueError(f"{delivered} of {envelope.records} records cannot be delivered")
-        with self._transaction() as sql:
+
+        def settle(sql: sqlite3.Connection) -> None:
             if skipped:
                 sql.execute(_PARK, _parked_row(envelope, skipped, self._now(), reason))
-            self._leave(sql, envelope, delivered=delivered, parked=skipped)
+            doubtful = delivered if envelope.doubtful else 0
+            _leave(sql, envelope, delivered=delivered, parked=skipped, possible_duplicates=doubtful)
+
+        self._settle(settle)
 
     def park(self, envelope: Envelope, reason: str) -> None:
         """Keeps an envelope aside that the backend will not take."""
-        with self._transaction() as sql:
+
+        def settle(sql: sqlite3.Connection) -> None:
             sql.execute(_PARK, _parked_row(envelope, envelope.records, self._now(), reason))
-            self._leave(sql, envelope, delivered=0, parked=envelope.records)
+            _leave(sql, envelope, parked=envelope.records)
+
+        self._settle(settle)
 
     def split(self, envelope: Envelope, first: Draft, second: Draft) -> None:
         """Replaces an envelope by its two halves, at its place, with its key and .0 and .1 behind it."""
         if first.records + second.records != envelope.records or {first.topic, second.topic} != {envelope.topic}:
             raise ValueError("the halves do not hold what the envelope holds")
-        with self._transaction() as sql:
-            seq = _last_seq(sql)
+
+        def settle(sql: sqlite3.Connection) -> None:
+            seq = _last(sql, _LAST_SEQ)
             _delete(sql, envelope)
             for number, draft in enumerate((first, second)):
+                half = replace(envelope, seq=seq + 1 + number, key=f"{envelope.key}.{number}", records=draft.records)
                 digest = hashlib.sha256(draft.body).digest()
-                key = f"{envelope.key}.{number}"
-                head = (seq + 1 + number, draft.topic, envelope.place, key)
-                sql.execute(_INSERT, (*head, draft.records, draft.body, digest, envelope.created_at))
+                self._store(sql, replace(half, body=draft.body, sha256=digest))
             growth = len(first.body) + len(second.body) - len(envelope.body)
-            sql.execute(_HALVE, (envelope.topic, growth))
+            books.change(sql, envelope.topic, pending_bytes=growth, envelopes=1)
 
-    def _leave(self, sql: sqlite3.Connection, envelope: Envelope, *, delivered: int, parked: int) -> None:
-        _delete(sql, envelope)
-        sql.execute(_LEAVE, (envelope.topic, delivered, parked, envelope.records, len(envelope.body)))
+        self._settle(settle)
+
+    def _settle(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        self._file.write(work, draining=True)
+        self.withdraw()
+
+    def _mend_or_lose(self, envelope: Envelope) -> None:
+        whole = mended(envelope, self._describe)
+        if whole is not None and whole.seq != envelope.seq:
+            raise OutboxDamaged(f"envelope {whole.seq} stands under the number {envelope.seq}")
+
+        def put_right(sql: sqlite3.Connection) -> int:
+            _delete(sql, envelope)
+            if whole is not None:
+                self._store(sql, whole)
+            lost = books.recount(sql, envelope.topic)
+            if lost:
+                detail = f"envelope {envelope.seq} was damaged on the disk"
+                books.enter_gap(sql, Gap(SOURCE, DAMAGED, None, None, lost, detail), self._now())
+            return lost
+
+        lost = self._file.write(put_right, draining=True)
+        if lost:
+            self._on_loss(f"Envelope {envelope.seq} was damaged on the disk: {lost:,} records lost")
 
     # -- what is known -----------------------------------------------------------------------------------------
 
     def bookmark(self, name: str) -> bytes | None:
         """The bookmark of that name; None when there is none yet."""
-        with self._reading() as sql:
+        with self._file.reading() as sql:
             row = sql.execute("SELECT value FROM bookmark WHERE name = ?", (name,)).fetchone()
         return bytes(row[0]) if row else None
 
+    def has_lost_bookmark(self, name: str) -> bool:
+        """Whether that bookmark was lost with a damaged file: its source must not be read from the beginning again."""
+        with self._file.reading() as sql:
+            names = (f"{LOST_BOOKMARK}{name}", f"{LOST_BOOKMARK}{ANY}")
+            noted = sql.execute("SELECT 1 FROM note WHERE name IN (?, ?)", names).fetchone()
+            there = sql.execute("SELECT 1 FROM bookmark WHERE name = ?", (name,)).fetchone()
+        return noted is not None and there is None
+
     def note(self, name: str) -> str | None:
         """The note of that name; None when there is none."""
-        with self._reading():
-            return self._note(name)
+        with self._file.reading() as sql:
+            row = sql.execute("SELECT value FROM note WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else None
 
     def has_mark(self, name: str) -> bool:
         """Whether that mark was set, among the newest MARKS_KEPT."""
-        with self._reading() as sql:
+        with self._file.reading() as sql:
             return sql.execute("SELECT 1 FROM mark WHERE name = ?", (name,)).fetchone() is not None
 
     def tally(self, topic: str) -> Tally:
         """The books of one topic; costs the same at any backlog."""
-        with self._reading() as sql:
-            row = sql.execute(TALLY, (topic,)).fetchone()
-            return Tally(*row[1:]) if row else Tally(gaps=int(sql.execute("SELECT count(*) FROM gap").fetchone()[0]))
+        with self._file.reading() as sql:
+            return books.read(sql, topic)
 
     def gaps(self) -> list[Gap]:
         """Every known loss, oldest first."""
-        with self._reading() as sql:
-            rows = sql.execute("SELECT source, reason, since, until, estimate, detail FROM gap ORDER BY id")
-            return [Gap(*row) for row in rows.fetchall()]
+        with self._file.reading() as sql:
+            return books.gaps(sql)
 
     def parked(self) -> list[tuple[int, int, str]]:
         """What was kept aside: seq, records, reason; oldest first."""
-        with self._reading() as sql:
+        with self._file.reading() as sql:
             return sql.execute("SELECT seq, records, reason FROM parked ORDER BY seq").fetchall()
+
+    # -- care --------------------------------------------------------------------------------------------------
 
     def shortage(self, *, max_bytes: int, min_free_bytes: int) -> str | None:
         """Why nothing more may be stored now, or None while there is room."""
-        with self._reading() as sql:
+        with self._file.reading() as sql:
             (page_size,) = sql.execute("PRAGMA page_size").fetchone()
             (pages,) = sql.execute("PRAGMA page_count").fetchone()
             (unused,) = sql.execute("PRAGMA freelist_count").fetchone()
         used = (pages - unused) * page_size
         if used >= max_bytes:
             return f"the outbox holds {used:,} of {max_bytes:,} bytes"
-        try:
-            disk = os.statvfs(self.path.parent)
-        except OSError as error:
-            raise OutboxInaccessible(f"{self.path.parent} ({error.strerror})") from error
-        free, whole = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+        free, whole = self._file.free_bytes()
         floor = min(min_free_bytes, whole // 10)
-        return f"the disk has {free:,} bytes free, {floor:,} stay reserved" if free < floor else None
+        if free < floor:
+            return f"the disk has {free:,} bytes free, {floor:,} stay reserved"
+        self._file.relax()
+        return None
 
-    # -- care --------------------------------------------------------------------------------------------------
+    def demand_recordable(self) -> None:
+        """Raises OutboxFull when an acceptance could not be recorded now. Costs nothing while there is room."""
+        if self._file.is_tight:
+            self._file.probe()
 
     def shrink(self) -> bool:
         """Gives unused pages back to the file system, 64 MiB at most; whether there is more to give back.
@@ -229,7 +284,7 @@ class Outbox:
         first: at once it would need the space a second time, and keep everyone waiting.
         """
         for _ in range(SHRINK_CHUNKS):
-            with self._reading() as sql:
+            with self._file.reading() as sql:
                 (unused,) = sql.execute("PRAGMA freelist_count").fetchone()
                 if unused < SHRINK_CHUNK_PAGES:
                     return False
@@ -239,97 +294,18 @@ class Outbox:
 
     def close(self) -> None:
         """Closes the file; what was committed is on the disk whether or not this is called."""
-        with self._lock:
-            self._connection.close()
-
-    # -- how ---------------------------------------------------------------------------------------------------
-
-    def _demand_file(self) -> None:
-        # SQLite goes on writing into a deleted file; nobody would find there what is put into it.
-        try:
-            found = self.path.stat().st_ino
-        except OSError:
-            found = None
-        if found != self._inode:
-            raise OutboxGone(str(self.path))
-
-    def _open_books(self, topics: Sequence[str]) -> None:
-        known = {row[0] for row in self._connection.execute("SELECT topic FROM tally").fetchall()}
-        for topic in topics:
-            if topic not in known:
-                self._connection.execute("INSERT INTO tally (topic) VALUES (?)", (topic,))
-
-    def _note(self, name: str) -> str | None:
-        row = self._connection.execute("SELECT value FROM note WHERE name = ?", (name,)).fetchone()
-        return str(row[0]) if row else None
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                yield self._connection
-            except sqlite3.Error as error:
-                raise explain(error) from error
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._reading() as sql:
-            # IMMEDIATE: a deferred transaction that turns into a writer gets SQLITE_BUSY despite the timeout.
-            sql.execute("BEGIN IMMEDIATE")
-            try:
-                yield sql
-                books = self._books()
-                sql.execute("COMMIT")
-            except BaseException:
-                if sql.in_transaction:
-                    sql.execute("ROLLBACK")
-                raise
-            self._tell(books)
-
-    def _books(self) -> list[tuple[Any, ...]]:
-        # Read before the commit: after it nothing may fail any more, or the caller believes that nothing was changed.
-        return [] if self._on_books is None else self._connection.execute(_TALLIES).fetchall()
-
-    def _tell(self, books: list[tuple[Any, ...]]) -> None:
-        # Under the lock, so that the books are heard in the order in which they were written.
-        for topic, *numbers in books:
-            if self._on_books is not None:
-                self._on_books(topic, Tally(*numbers))
+        self._file.close()
 
 
-def _make_private(path: Path) -> None:
-    # Created by us, so that SQLite's umask never decides who may read it; -wal and -shm take over the mode.
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    except OSError as error:
-        raise OutboxInaccessible(f"{path.parent} ({error.strerror})") from error
+def _last(sql: sqlite3.Connection, statement: str) -> int:
+    ((number,),) = sql.execute(statement).fetchall()
+    return int(number)
 
 
-def _demand_ours(path: Path) -> None:
-    # A file with a WAL beside it is looked at through a connection that cannot write: a writing one would merge the
-    # WAL when it is closed, and so change a file that may be another program's.
-    wal = path.with_name(f"{path.name}-wal")
-    if wal.exists() and wal.stat().st_size:
-        connection = connect_readonly(path)
-        try:
-            identify(connection, path)
-        finally:
-            connection.close()
-
-
-def _last_seq(sql: sqlite3.Connection) -> int:
-    row = sql.execute("SELECT seq FROM sqlite_sequence WHERE name = 'envelope'").fetchone()
-    return int(row[0]) if row else 0
-
-
-def _insert_gap(sql: sqlite3.Connection, gap: Gap, at: float) -> None:
-    row = (gap.source, gap.reason, gap.since, gap.until, gap.estimate, gap.detail, at)
-    sql.execute(
-        "INSERT INTO gap (source, reason, since, until, estimate, detail, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        row,
-    )
+def _leave(sql: sqlite3.Connection, envelope: Envelope, **settled: int) -> None:
+    _delete(sql, envelope)
+    gone = {"pending": -envelope.records, "pending_bytes": -len(envelope.body), "envelopes": -1}
+    books.change(sql, envelope.topic, **settled, **gone)
 
 
 def _delete(sql: sqlite3.Connection, envelope: Envelope) -> None:

@@ -1,6 +1,6 @@
 """Reads the rows that stand in one page of a SQLite file. Pure: bytes in, rows out; trusts nothing it reads.
 
-SQLite itself gives up a table when one of its pages is damaged. The format is documented at sqlite.org/fileformat2.html.
+SQLite itself gives up a table when one of its pages is damaged. The format: sqlite.org/fileformat2.html.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def rows(page: bytes, *, first: bool, overflow: Overflow) -> Iterator[Row]:
 
 def next_page(page: bytes) -> int:
     """The next page of the chain that this page of overflow belongs to; 0: none."""
-    return int(struct.unpack_from(">I", page)[0]) if len(page) >= 4 else 0
+    return int(struct.unpack_from(">I", page)[0])
 
 
 def _has_room_for_its_cells(page: bytes, start: int, header: int) -> bool:

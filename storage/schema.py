@@ -6,11 +6,12 @@ import secrets
 import sqlite3
 from pathlib import Path
 
-from storage.guard import guard
 from storage.errors import OutboxBroken, OutboxForeign, OutboxInaccessible, OutboxNewer
+from storage.guard import guard
 
 APPLICATION_ID = 0x44425041  # "DBPA"
 VERSION = 2
+INSTALLATION = "installation"  # the note that holds this installation's name
 _SMALLEST_DATABASE = 512  # one page
 
 CREATE_V1 = (
@@ -66,12 +67,11 @@ CREATE_V1 = (
 
 
 # Format 2: a checksum in each row, the doubt about an answer that was lost, and how far the books of a bookmark go.
-# Columns that are added are made in an instant, however large the file is; rows from before have no guard (NULL), and
-# of envelopes the hash of the body is known anyway.
+# Columns that are added are made in an instant, however large the file is; envelopes from before have no guard (NULL),
+# of them the hash of the body is known anyway.
 UPGRADE_V2 = (
     "ALTER TABLE envelope ADD COLUMN doubtful INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE envelope ADD COLUMN guard BLOB",
-    "ALTER TABLE parked ADD COLUMN guard BLOB",
     "ALTER TABLE tally ADD COLUMN possible_duplicates INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE tally ADD COLUMN guard BLOB",
     "ALTER TABLE gap ADD COLUMN guard BLOB",
@@ -82,11 +82,11 @@ UPGRADE_V2 = (
 )
 _STEPS = (CREATE_V1, UPGRADE_V2)  # from 0 to 1, from 1 to 2
 
-# What a row consists of, as it is stored; the guard is the last column of every table and covers all before it,
-# except the body, for which its sha256 stands.
+# What a row consists of, as it is stored; the guard is the last column and covers all before it, except the body, for
+# which its sha256 stands.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "envelope": ("seq", "topic", "place", "key", "records", "body", "sha256", "created_at", "doubtful", "guard"),
-    "parked": ("seq", "topic", "key", "records", "body", "sha256", "created_at", "parked_at", "reason", "guard"),
+    "parked": ("seq", "topic", "key", "records", "body", "sha256", "created_at", "parked_at", "reason"),
     "tally": (
         *("topic", "captured", "delivered", "discarded", "lost", "parked", "pending", "pending_bytes", "envelopes"),
         *("possible_duplicates", "guard"),
@@ -96,6 +96,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "note": ("name", "value", "guard"),
     "mark": ("id", "name", "guard"),
 }
+_ADDED_V2 = frozenset({"doubtful", "possible_duplicates", "at_seq", "guard"})
 
 
 def identify(connection: sqlite3.Connection, path: Path) -> int:
@@ -128,6 +129,20 @@ def identify(connection: sqlite3.Connection, path: Path) -> int:
     return int(version)
 
 
+def columns_of(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
+    """The names of a table's columns; none when there is no such table."""
+    return tuple(row[1] for row in connection.execute(f"PRAGMA table_info({table})").fetchall())
+
+
+def has_shape(connection: sqlite3.Connection, version: int) -> bool:
+    """Whether the tables are those of that version."""
+    for table, columns in COLUMNS.items():
+        expected = columns if version == VERSION else tuple(name for name in columns if name not in _ADDED_V2)
+        if columns_of(connection, table) != expected:
+            return False
+    return True
+
+
 def migrate(connection: sqlite3.Connection, version: int, installation: str | None = None) -> None:
     """Brings a file of `version` (0: new) to VERSION in one transaction: wholly or not at all.
 
@@ -140,9 +155,10 @@ def migrate(connection: sqlite3.Connection, version: int, installation: str | No
         for step in _STEPS[version:]:
             for statement in step:
                 connection.execute(statement)
+        _guard_all(connection)
         if version == 0:
             # A name for this installation, so that the keys of two installations can never be the same.
-            name = ("installation", installation or secrets.token_hex(8))
+            name = (INSTALLATION, installation or secrets.token_hex(8))
             connection.execute("INSERT INTO note VALUES (?, ?, ?)", (*name, guard("note", *name)))
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version={VERSION}")
@@ -151,3 +167,11 @@ def migrate(connection: sqlite3.Connection, version: int, installation: str | No
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _guard_all(connection: sqlite3.Connection) -> None:
+    for table in ("tally", "gap", "bookmark", "note", "mark"):
+        columns = COLUMNS[table]
+        rows = connection.execute(f"SELECT {', '.join(columns[:-1])} FROM {table}").fetchall()
+        set_guard = f"UPDATE {table} SET guard = ? WHERE {columns[0]} = ?"
+        connection.executemany(set_guard, [(guard(table, *row), row[0]) for row in rows])

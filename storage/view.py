@@ -7,11 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from storage.books import FIELDS, tally_of
 from storage.connection import connect_readonly, explain
 from storage.envelope import Tally
 from storage.errors import OutboxInaccessible
-from storage.outbox import FILE_NAME, TALLY
-from storage.schema import identify
+from storage.outbox_file import FILE_NAME
+from storage.schema import VERSION, identify
 
 
 class OutboxView:
@@ -23,6 +24,7 @@ class OutboxView:
     def __init__(self, directory: Path) -> None:
         path = directory / FILE_NAME
         self._connection: sqlite3.Connection | None = None
+        self._fields = FIELDS
         try:
             if not path.exists():
                 return
@@ -30,14 +32,15 @@ class OutboxView:
             raise OutboxInaccessible(f"{directory} ({error.strerror})") from None
         connection = connect_readonly(path)
         try:
-            is_empty = identify(connection, path) == 0
+            version = identify(connection, path)
         except BaseException:
             connection.close()
             raise
-        if is_empty:
+        if version == 0:
             connection.close()
         else:
             self._connection = connection
+            self._fields = FIELDS if version == VERSION else FIELDS[:-1]  # format 1 counted no possible duplicates
 
     def bookmark(self, name: str) -> bytes | None:
         """The bookmark of that name; None when there is none yet."""
@@ -46,8 +49,10 @@ class OutboxView:
 
     def tally(self, topic: str) -> Tally:
         """The books of one topic."""
-        row = self._row(TALLY, topic)
-        return Tally(*row[1:]) if row else Tally()
+        row = self._row(f"SELECT {', '.join(self._fields)} FROM tally WHERE topic = ?", topic)
+        if row is None or self._connection is None:
+            return Tally()
+        return tally_of(self._connection, topic, self._fields, row)
 
     def _row(self, sql: str, value: str) -> tuple[Any, ...] | None:
         if self._connection is None:

@@ -167,7 +167,7 @@ def test_nothing_is_skipped_and_nothing_doubled(
 
 
 def _parked_ids(outbox: Outbox) -> set[str]:
-    rows = outbox._connection.execute("SELECT body FROM parked").fetchall()
+    rows = outbox._file._connection.execute("SELECT body FROM parked").fetchall()
     return {record["id"] for (packed,) in rows for record in orjson.loads(body.unpack(packed))["queries"]}
 
 

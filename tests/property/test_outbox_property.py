@@ -96,10 +96,10 @@ class OutboxMachine(RuleBasedStateMachine):
     )
     def commit_and_fail(self, counts: list[tuple[str, int]], table: str) -> None:
         change, _ = self._change(counts, with_gap=True)
-        self.outbox._connection.execute(_FAIL.format(table=table))
+        self.outbox._file._connection.execute(_FAIL.format(table=table))
         with pytest.raises(OutboxBroken, match="injected"):
             self.outbox.commit(change)
-        self.outbox._connection.execute("DROP TRIGGER fault")
+        self.outbox._file._connection.execute("DROP TRIGGER fault")
 
     def _head(self, topic: str) -> tuple[Envelope, Kept]:
         envelope = self.outbox.head(topic)

@@ -23,6 +23,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from storage import ballast
 from storage.envelope import Change, Draft, Envelope, Gap, Tally
 from storage.errors import EnvelopeGone, OutboxBroken, OutboxFull, OutboxGone, OutboxInaccessible
 from storage.outbox import MARKS_KEPT, Outbox
@@ -159,8 +160,9 @@ def test_an_error_at_any_statement_undoes_all_of_them(outbox: Outbox, table: str
 def test_a_key_that_is_there_already_undoes_the_whole_change(outbox: Outbox) -> None:
     before_the_change(outbox)
     taken = f"{outbox.installation}-3-{hashlib.sha256(b'two').hexdigest()[:16]}"
+    renamed = replace(head(outbox), key=taken)
     with closing(beside(outbox)) as other:
-        other.execute("UPDATE envelope SET key = ?", (taken,))
+        other.execute("UPDATE envelope SET key = ?, guard = ?", (taken, renamed.guard_now))
     with pytest.raises(OutboxBroken, match="UNIQUE"):
         outbox.commit(WHOLE)
     demand_unchanged(outbox)
@@ -169,12 +171,12 @@ def test_a_key_that_is_there_already_undoes_the_whole_change(outbox: Outbox) -> 
 def test_without_room_nothing_is_changed_and_it_goes_on_when_there_is_some(outbox: Outbox) -> None:
     before_the_change(outbox)
     large = replace(WHOLE, drafts=(*WHOLE.drafts, draft(os.urandom(4 << 20))))
-    (pages,) = outbox._connection.execute("PRAGMA page_count").fetchone()
-    outbox._connection.execute(f"PRAGMA max_page_count={pages + 100}")
+    (pages,) = outbox._file._connection.execute("PRAGMA page_count").fetchone()
+    outbox._file._connection.execute(f"PRAGMA max_page_count={pages + 100}")
     with pytest.raises(OutboxFull):
         outbox.commit(large)
     demand_unchanged(outbox)
-    outbox._connection.execute("PRAGMA max_page_count=1000000")
+    outbox._file._connection.execute("PRAGMA max_page_count=1000000")
     outbox.commit(large)
     assert len(waiting(outbox)) == 4
 
@@ -198,7 +200,8 @@ def test_on_a_full_disk_nothing_is_changed(tmp_path: Path) -> None:
 
 def test_what_a_crash_leaves_behind_is_the_last_commit(outbox: Outbox, tmp_path: Path) -> None:
     outbox.commit(Change(drafts=(draft(b"1"),), bookmarks={"w": b"1"}))
-    with outbox._transaction() as sql:
+    with outbox._file.reading() as sql:
+        sql.execute("BEGIN IMMEDIATE")
         sql.execute("UPDATE bookmark SET value = x'32'")
         sql.execute("DELETE FROM envelope")
         crashed = tmp_path / "crashed"
@@ -460,7 +463,7 @@ def test_the_disk_keeps_a_reserve(
 
 
 def test_a_directory_that_vanished_is_told(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "path", Path("/nonexistent/directory/file"))
+    monkeypatch.setattr(outbox._file, "path", Path("/nonexistent/directory/file"))
     with pytest.raises(OutboxInaccessible, match="No such file"):
         outbox.shortage(**GENEROUS)
 
@@ -502,7 +505,8 @@ def test_a_little_room_is_kept_for_the_next_envelopes(outbox: Outbox) -> None:
 def test_only_the_owner_may_look(outbox: Outbox) -> None:
     put(outbox, draft())
     modes = {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in outbox.path.parent.iterdir()}
-    assert modes == {f"outbox.sqlite3{end}": "0o600" for end in ("", "-wal", "-shm")}
+    names = (*(f"outbox.sqlite3{end}" for end in ("", "-wal", "-shm")), "outbox.mark", *ballast.NAMES)
+    assert modes == dict.fromkeys(names, "0o600")
     assert stat.S_IMODE(outbox.path.parent.stat().st_mode) == 0o700
 
 

@@ -102,6 +102,7 @@ def test_a_look_into_a_foreign_file_is_refused_too(tmp_path: Path, make: object)
 def test_a_newer_format_is_refused_and_stays_as_it_was(tmp_path: Path) -> None:
     Outbox(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as other:
+        other.execute("ALTER TABLE envelope ADD COLUMN zone TEXT")
         other.execute(f"PRAGMA user_version={VERSION + 1}")
     before = fingerprint(tmp_path)
     with pytest.raises(OutboxNewer, match=f"format {VERSION + 1}"):
@@ -125,7 +126,7 @@ def test_two_installations_have_two_names(tmp_path: Path) -> None:
 
 def test_an_interrupted_creation_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "CREATE_V1", (*schema.CREATE_V1[:3], "CREATE TABLE ("))
+        patch.setattr(schema, "_STEPS", ((*schema.CREATE_V1[:3], "CREATE TABLE ("), schema.UPGRADE_V2))
         with pytest.raises(OutboxBroken, match="syntax error"):  # the fault happened, after three statements
             Outbox(tmp_path)
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as look:

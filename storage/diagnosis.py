@@ -1,0 +1,108 @@
+"""Whether an outbox file can be worked on as it is, or has to be rebuilt first. Changes nothing.
+
+Through a connection that cannot write: a writing one would merge a WAL when it is closed, and so change a file that
+may be another program's.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from storage.connection import connect_readonly, explain
+from storage.errors import OutboxDamaged, OutboxForeign, OutboxNewer
+from storage.findings import Describe, find
+from storage.guard import guard
+from storage.high_water import HighWater
+from storage.images import opened
+from storage.salvage import DAMAGED, MISSING, ROLLED_BACK
+from storage.schema import COLUMNS, VERSION, has_shape, identify
+
+CHECKED_BYTES = 64 * 1_048_576  # a larger file is not read through at each start; its rows are checked as they are read
+
+_HIGH = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
+_GUARDED = ("tally", "bookmark", "note")
+
+
+def diagnose(path: Path, mark: HighWater | None, describe: Describe) -> str | None:
+    """Why the file has to be rebuilt; None when it is sound, or when there is none and never was.
+
+    Raises OutboxForeign, OutboxNewer, OutboxInaccessible, and sqlite3.Error for what is no damage.
+    """
+    if not path.exists():
+        return MISSING if mark is not None else None
+    if path.stat().st_size == 0:
+        # SQLite deletes a WAL beside an empty file.
+        return DAMAGED if mark is not None or _has_wal(path) else None
+    try:
+        return _examine(path, mark)
+    except OutboxForeign:
+        if not _is_ours(path, mark, describe):
+            raise
+    except OutboxNewer:
+        if mark is None or mark.format > VERSION or not _has_our_shape(path):
+            raise
+    except OutboxDamaged:
+        pass
+    except sqlite3.Error as error:
+        if not isinstance(explain(error), OutboxDamaged):
+            raise
+    return DAMAGED
+
+
+def _examine(path: Path, mark: HighWater | None) -> str | None:
+    with closing(connect_readonly(path, alone=not _has_wal(path))) as sql:
+        version = identify(sql, path)
+        if version == 0:
+            return DAMAGED if mark is not None else None
+        if not has_shape(sql, version):
+            return DAMAGED
+        if path.stat().st_size <= CHECKED_BYTES and sql.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
+            return DAMAGED
+        if version == VERSION and not all(_is_guarded(sql, table) for table in _GUARDED):
+            return DAMAGED
+        return ROLLED_BACK if mark is not None and _is_behind(sql, version, mark) else None
+
+
+def _is_guarded(sql: sqlite3.Connection, table: str) -> bool:
+    columns = ", ".join(COLUMNS[table])
+    rows = sql.execute(f"SELECT {columns} FROM {table}").fetchall()
+    return all(row[-1] == guard(table, *row[:-1]) for row in rows)
+
+
+def _is_behind(sql: sqlite3.Connection, version: int, mark: HighWater) -> bool:
+    """Whether the file does not know what was committed before the mark was written."""
+    ((high,),) = sql.execute(_HIGH).fetchall()
+    known = {topic: row for topic, *row in sql.execute("SELECT topic, captured, delivered FROM tally").fetchall()}
+    books = any(
+        now < then
+        for topic, numbers in mark.books.items()
+        for now, then in zip(known.get(topic, (0, 0)), numbers, strict=False)
+    )
+    read = dict(sql.execute("SELECT name, at_seq FROM bookmark").fetchall()) if version == VERSION else {}
+    bookmarks = any((read.get(name) or 0) < at for name, at in mark.bookmarks.items())
+    return high < mark.high or books or bookmarks
+
+
+def _has_wal(path: Path) -> bool:
+    wal = path.with_name(f"{path.name}-wal")
+    return wal.exists() and wal.stat().st_size > 0
+
+
+def _has_our_shape(path: Path) -> bool:
+    with closing(connect_readonly(path, alone=not _has_wal(path))) as sql:
+        return has_shape(sql, VERSION)
+
+
+def _is_ours(path: Path, mark: HighWater | None, describe: Describe) -> bool:
+    """Whether a file whose head says nothing of us is ours all the same, damaged."""
+    try:
+        with closing(connect_readonly(path, alone=not _has_wal(path))) as sql:
+            names = {row[0] for row in sql.execute("SELECT name FROM sqlite_master").fetchall()}
+    except sqlite3.Error:
+        if mark is not None:
+            return True
+        with opened(path) as there:
+            return not find(there, describe).is_empty
+    return COLUMNS.keys() <= names

@@ -1,0 +1,241 @@
+"""Rebuilds a damaged outbox from every row that can still be read. Deletes nothing: the damaged file is kept beside it.
+
+What was lost is named by a gap in the rebuilt file. May be cut at any instant: the next start goes on or begins anew.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from storage import books
+from storage.books import FIELDS
+from storage.connection import connect
+from storage.envelope import Envelope, Gap
+from storage.findings import Describe, Findings, Found, find, load, pending
+from storage.guard import guard
+from storage.high_water import HighWater
+from storage.images import Images, opened
+from storage.schema import COLUMNS, INSTALLATION, migrate
+
+REBUILDING, REBUILT = "outbox.rebuilding", "outbox.rebuilt"  # the second name means: it is whole
+LOST_BOOKMARK = "lost_bookmark/"  # and the bookmark's name: a note for whoever reads its source again
+ANY = "*"  # in place of the name when nobody knows which bookmarks there were
+SOURCE = "outbox"
+DAMAGED, ROLLED_BACK, MISSING = "damaged", "rolled_back", "missing"
+
+_DELIVERED = FIELDS.index("delivered")
+_SEQUENCE = "UPDATE sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1"
+_BEGIN_SEQUENCE = """
+    INSERT INTO sqlite_sequence (name, seq) SELECT ?1, ?2
+    WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = ?1)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a damaged outbox. `kept`: the name of the damaged file, None when there was none; `lost`:
+    records, None when nobody can know; `bookmarks`: those whose source must not be read from where it was."""
+
+    reason: str
+    kept: str | None
+    saved: int
+    lost: int | None
+    bookmarks: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lost = "an unknown number of" if self.lost is None else f"{self.lost:,}"
+        kept = f"; the damaged file is kept as {self.kept}" if self.kept else ""
+        return f"The outbox was {self.reason.replace('_', ' ')}: {self.saved:,} records saved, {lost} lost{kept}"
+
+
+def salvage(path: Path, reason: str, mark: HighWater | None, describe: Describe, now: float) -> Report:
+    """Puts a rebuilt outbox in the place of the damaged one at `path`, which no connection may have open.
+
+    `mark`: what is known from outside the file; `now`: Unix seconds. Raises sqlite3.Error or OSError when it cannot be
+    written; the damaged file is then where it was.
+    """
+    finish_swap(path)
+    kept = _free_name(path, now) if path.exists() and path.stat().st_size else None
+    with opened(path) as there:
+        found = find(there, describe)
+        report = _Rebuilding(found, mark, reason, kept).build(there, path.with_name(REBUILDING), describe, now)
+    path.with_name(REBUILDING).rename(path.with_name(REBUILT))
+    sync_directory(path.parent)
+    if kept is None:
+        path.unlink(missing_ok=True)
+    _swap(path, kept)
+    return report
+
+
+def finish_swap(path: Path) -> None:
+    """Ends a swap that was cut, or throws away a rebuilt file that was not whole yet."""
+    rebuilt = path.with_name(REBUILT)
+    if rebuilt.exists() and not path.exists():
+        _swap(path, _newest_damaged(path))
+    else:
+        for name in (REBUILT, REBUILDING, f"{REBUILDING}-journal"):
+            path.with_name(name).unlink(missing_ok=True)
+
+
+class _Rebuilding:
+    def __init__(self, found: Findings, mark: HighWater | None, reason: str, kept: str | None) -> None:
+        self._found, self._mark, self._reason, self._kept = found, mark, reason, kept
+        before: Mapping[str, tuple[int, ...]] = mark.books if mark is not None else {}
+        topics = sorted({*before, *found.books})
+        # The mark may be older than the file after a power cut; both begin with numbers that only grow.
+        self._books = {topic: max(before.get(topic, ()), found.books.get(topic, ())) for topic in topics}
+
+    def build(self, there: Images, rebuilt: Path, describe: Describe, now: float) -> Report:
+        waiting = pending(self._found, self._books, self._mark.low if self._mark is not None else 0)
+        with closing(connect(rebuilt)) as sql:
+            for pragma in ("auto_vacuum=INCREMENTAL", "synchronous=FULL"):
+                sql.execute(f"PRAGMA {pragma}")
+            migrate(sql, 0, self._installation)
+            sql.execute("BEGIN IMMEDIATE")
+            for found in waiting:
+                _put(sql, "envelope", self._judged(load(there, found, describe)).row)
+            self._copy_the_rest(sql)
+            report = self._balance(sql, waiting, now)
+            self._raise_sequence(sql)
+            sql.execute("COMMIT")
+        return report
+
+    @property
+    def _installation(self) -> str | None:
+        if self._mark is not None:
+            return self._mark.installation
+        return self._found.notes.get(INSTALLATION, (0, None))[1]
+
+    def _judged(self, envelope: Envelope) -> Envelope:
+        # A file that went back may hold what was delivered since, and without a mark nobody knows what was.
+        doubtful = envelope.doubtful or self._mark is None or self._reason == ROLLED_BACK
+        return replace(envelope, doubtful=doubtful)
+
+    def _copy_the_rest(self, sql: sqlite3.Connection) -> None:
+        for row in self._found.parked.values():
+            _put(sql, "parked", row)
+        for values in self._found.gaps.values():
+            _put(sql, "gap", (*values, guard("gap", *values)))
+        for number, name in self._found.marks.items():
+            _put(sql, "mark", (number, name, guard("mark", number, name)))
+        for name, (_, value) in self._found.notes.items():
+            if name == INSTALLATION:
+                continue
+            _put(sql, "note", (name, value, guard("note", name, value)))
+
+    def _balance(self, sql: sqlite3.Connection, waiting: list[Found], now: float) -> Report:
+        for topic, numbers in self._books.items():
+            books.write(sql, topic, dict(zip(FIELDS, numbers, strict=True)))
+        topics = {*self._books, *(each.envelope.topic for each in waiting)}
+        topics |= {str(row[1]) for row in self._found.parked.values()}
+        missing = sum(books.recount(sql, topic) for topic in sorted(topics))
+        # Without books nobody can know; an outbox that never held anything has books all the same.
+        lost = missing if self._books else None
+        gone = self._settle_bookmarks(sql)
+        report = Report(self._reason, self._kept, sum(each.envelope.records for each in waiting), lost, gone)
+        if lost != 0 or gone:
+            books.enter_gap(sql, Gap(SOURCE, self._reason, None, None, lost, self._detail(waiting)), now)
+        return report
+
+    def _settle_bookmarks(self, sql: sqlite3.Connection) -> tuple[str, ...]:
+        """Saves the bookmarks that can be gone on from; gives the names of the others, each with its note."""
+        known = dict(self._mark.bookmarks) if self._mark is not None else {}
+        gone = []
+        for name in sorted({*known, *self._found.bookmarks}):
+            at, _, value = self._found.bookmarks.get(name, (-1, 0, b""))
+            if at >= 0 and self._may_go_on(at, known.get(name, at)):
+                _put(sql, "bookmark", (name, value, at, guard("bookmark", name, value, at)))
+            else:
+                gone.append(name)
+        if self._mark is None:
+            gone.append(ANY)
+        for name in gone:
+            note = (f"{LOST_BOOKMARK}{name}", self._reason)
+            _put(sql, "note", (*note, guard("note", *note)))
+        return tuple(gone)
+
+    def _may_go_on(self, at: int, should_be_at: int) -> bool:
+        """Whether nothing was kept or settled of what was read behind a bookmark that stands at `at`.
+
+        Then all of it is lost here and is read again; else going on from there would double it.
+        """
+        if at >= should_be_at:
+            return True
+        seqs = [each.envelope.seq for each in self._found.envelopes.values()]
+        seqs += [row[0] for row in self._found.parked.values()]
+        kept = any(at < seq <= should_be_at for seq in seqs)
+        settled = self._mark is not None and (self._mark.low > at + 1 or self._is_ahead_in_delivery())
+        return not kept and not settled
+
+    def _is_ahead_in_delivery(self) -> bool:
+        return any(
+            numbers[_DELIVERED] > self._found.books.get(topic, numbers)[_DELIVERED]
+            for topic, numbers in (self._mark.books if self._mark is not None else {}).items()
+        )
+
+    def _detail(self, waiting: list[Found]) -> str:
+        low, high = (self._mark.low, self._mark.high) if self._mark is not None else (0, 0)
+        there = {each.envelope.seq for each in waiting}
+        # Of a range without end only the ends are looked for.
+        first = next((seq for seq in range(low, high + 1) if seq not in there), None)
+        last = next((seq for seq in range(high, low - 1, -1) if seq not in there), None)
+        kept = f"the file is kept as {self._kept}" if self._kept else "there was no file any more"
+        return f"{kept}; envelopes lost between {first} and {last}" if first is not None and low else kept
+
+    def _raise_sequence(self, sql: sqlite3.Connection) -> None:
+        high = max((each.envelope.seq for each in self._found.envelopes.values()), default=0)
+        high = max(high, self._mark.high if self._mark is not None else 0)
+        for statement in (_BEGIN_SEQUENCE, _SEQUENCE):
+            sql.execute(statement, ("envelope", high))
+
+
+def _put(sql: sqlite3.Connection, table: str, row: tuple[object, ...]) -> None:
+    names = ", ".join(COLUMNS[table])
+    marks = ", ".join("?" * len(row))
+    sql.execute(f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})", row)
+
+
+# -- the swap --------------------------------------------------------------------------------------------------------
+
+
+def _swap(path: Path, kept: str | None) -> None:
+    """In steps of which each can be the last: the rebuilt file is the sign that it is not ended."""
+    wal, shm = path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+    if kept is not None and path.exists():
+        path.rename(path.with_name(kept))
+        sync_directory(path.parent)
+    if wal.exists():
+        # What stands in it belongs to the damaged file; beside the rebuilt one SQLite would read it.
+        aside = path.with_name(f"{kept}-wal")
+        wal.rename(aside if kept is not None and not aside.exists() else path.with_name(f"{_free_name(path, 0)}-wal"))
+    shm.unlink(missing_ok=True)
+    sync_directory(path.parent)
+    path.with_name(REBUILT).rename(path)
+    sync_directory(path.parent)
+
+
+def _free_name(path: Path, now: float) -> str:
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    names = (f"outbox.damaged-{stamp}{more}" for more in ("", *(f"-{number}" for number in range(2, 10_000))))
+    return next(n for n in names if not path.with_name(n).exists() and not path.with_name(f"{n}-wal").exists())
+
+
+def _newest_damaged(path: Path) -> str | None:
+    found = [each for each in path.parent.glob("outbox.damaged-*") if not each.name.endswith("-wal")]
+    return max(found, key=lambda each: each.stat().st_mtime_ns).name if found else None
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes what was created, renamed or deleted in it durable."""
+    with suppress(OSError):  # some file systems sync no directories
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
