@@ -104,5 +104,5 @@ def _is_ours(path: Path, mark: HighWater | None, describe: Describe) -> bool:
         if mark is not None:
             return True
         with opened(path) as there:
-            return not find(there, describe).is_empty
+            return not find(there, describe, None).is_empty
     return COLUMNS.keys() <= names

@@ -20,7 +20,7 @@ Describe = Callable[[bytes], tuple[str, int] | None]  # a body -> its topic and 
 ParkedRow = tuple[Any, ...]
 Where = tuple[int, int, int]  # page (0: a stray one), age of its version (number of the stray one), age of the chain
 
-_KEY = re.compile(r"[0-9a-f]{16}-(\d{1,18})-([0-9a-f]{16})(?:\.[01])*")
+_KEY = re.compile(r"(?P<installation>[0-9a-f]{16})-(?P<seq>\d{1,18})-(?P<short>[0-9a-f]{16})(?P<half>(?:\.[01])*)")
 _PENDING = FIELDS.index("pending")
 _CHAINS = 2  # so many ages of overflow pages are tried for a row
 
@@ -43,6 +43,7 @@ class Found:
 class Findings:
     """Rows by what names them. Bodies stay where they are: all of them may be more than the memory holds."""
 
+    installation: str | None
     envelopes: dict[str, Found] = field(default_factory=dict)
     parked: dict[str, ParkedRow] = field(default_factory=dict)
     books: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -57,38 +58,40 @@ class Findings:
         return not (self.envelopes or self.parked or self.books or self.notes)
 
 
-def find(there: Images, describe: Describe) -> Findings:
+def find(there: Images, describe: Describe, installation: str | None) -> Findings:
     """Everything of ours in the pages."""
-    found = Findings()
+    found = Findings(installation)
     for row, where in _rows(there):
         _sort_in(found, row, where, describe)
     return found
 
 
-def load(there: Images, found: Found, describe: Describe) -> Envelope:
+def load(there: Images, found: Found, describe: Describe, installation: str | None) -> Envelope:
     """The envelope with its body. Raises OutboxDamaged when it cannot be read a second time."""
     for row in _rows_at(there, found.where):
-        envelope = mended(_envelope(row), describe) if _is_envelope(row) else None
+        envelope = mended(_envelope(row), describe, installation) if _is_envelope(row) else None
         if envelope is not None and envelope.key == found.envelope.key:
             return replace(envelope, doubtful=found.envelope.doubtful)
     raise OutboxDamaged(f"{found.envelope.key} was there and is not any more")
 
 
-def mended(envelope: Envelope, describe: Describe) -> Envelope | None:
+def mended(envelope: Envelope, describe: Describe, installation: str | None) -> Envelope | None:
     """The envelope with what its body tells about it where its row is damaged; None when the body is damaged."""
     if envelope.is_intact:
         return envelope
     digest = hashlib.sha256(envelope.body)
     short = digest.hexdigest()[:16]
-    key = _KEY.fullmatch(envelope.key)
-    is_named = key is not None and key.group(2) == short and "." not in envelope.key
+    named = _KEY.fullmatch(envelope.key)
+    is_named = named is not None and named["short"] == short and not named["half"]
     told = describe(envelope.body) if is_named or digest.digest() == envelope.sha256 else None
     if told is None:
         return None
-    seq = int(key.group(1)) if key is not None and is_named else envelope.seq
-    name = envelope.key if key is not None else f"mended-{envelope.seq}-{short}"
+    seq = int(named["seq"]) if named is not None and is_named else envelope.seq
+    key = envelope.key
+    if not (named is not None and named["half"]):  # the key of a half was made from a body that is not there any more
+        key = f"{installation or (named['installation'] if named else 'mended')}-{seq}-{short}"
     place = envelope.place if 0 < envelope.place <= seq else seq
-    return Envelope(seq, told[0], place, name, told[1], envelope.body, digest.digest(), envelope.created_at, True)
+    return Envelope(seq, told[0], place, key, told[1], envelope.body, digest.digest(), envelope.created_at, True)
 
 
 def pending(found: Findings, books: Mapping[str, tuple[int, ...]], low: int) -> list[Found]:
@@ -199,7 +202,7 @@ def _envelope(row: pages.Row) -> Envelope:
 
 
 def _add_envelope(found: Findings, row: pages.Row, where: Where, describe: Describe) -> None:
-    envelope = mended(_envelope(row), describe)
+    envelope = mended(_envelope(row), describe, found.installation)
     if envelope is None:
         return
     new = Found(replace(envelope, body=b""), len(envelope.body), where)

@@ -194,7 +194,7 @@ class Outbox:
         self.withdraw()
 
     def _mend_or_lose(self, envelope: Envelope) -> None:
-        whole = mended(envelope, self._describe)
+        whole = mended(envelope, self._describe, self.installation)
         if whole is not None and whole.seq != envelope.seq:
             raise OutboxDamaged(f"envelope {whole.seq} stands under the number {envelope.seq}")
 

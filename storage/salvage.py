@@ -61,14 +61,12 @@ def salvage(path: Path, reason: str, mark: HighWater | None, describe: Describe,
     written; the damaged file is then where it was.
     """
     finish_swap(path)
-    kept = _free_name(path, now) if path.exists() and path.stat().st_size else None
+    kept = _free_name(path, now) if _bytes_of(path) or _bytes_of(_wal(path)) else None
     with opened(path) as there:
-        found = find(there, describe)
+        found = find(there, describe, mark.installation if mark is not None else None)
         report = _Rebuilding(found, mark, reason, kept).build(there, path.with_name(REBUILDING), describe, now)
     path.with_name(REBUILDING).rename(path.with_name(REBUILT))
     sync_directory(path.parent)
-    if kept is None:
-        path.unlink(missing_ok=True)
     _swap(path, kept)
     return report
 
@@ -77,7 +75,7 @@ def finish_swap(path: Path) -> None:
     """Ends a swap that was cut, or throws away a rebuilt file that was not whole yet."""
     rebuilt = path.with_name(REBUILT)
     if rebuilt.exists() and not path.exists():
-        _swap(path, _newest_damaged(path))
+        _swap(path, _name_of_cut_swap(path))
     else:
         for name in (REBUILT, REBUILDING, f"{REBUILDING}-journal"):
             path.with_name(name).unlink(missing_ok=True)
@@ -99,7 +97,7 @@ class _Rebuilding:
             migrate(sql, 0, self._installation)
             sql.execute("BEGIN IMMEDIATE")
             for found in waiting:
-                _put(sql, "envelope", self._judged(load(there, found, describe)).row)
+                _put(sql, "envelope", self._judged(load(there, found, describe, self._found.installation)).row)
             self._copy_the_rest(sql)
             report = self._balance(sql, waiting, now)
             self._raise_sequence(sql)
@@ -206,29 +204,45 @@ def _put(sql: sqlite3.Connection, table: str, row: tuple[object, ...]) -> None:
 
 def _swap(path: Path, kept: str | None) -> None:
     """In steps of which each can be the last: the rebuilt file is the sign that it is not ended."""
-    wal, shm = path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
-    if kept is not None and path.exists():
+    wal = _wal(path)
+    if path.exists() and kept is not None:
         path.rename(path.with_name(kept))
-        sync_directory(path.parent)
-    if wal.exists():
+    path.unlink(missing_ok=True)
+    sync_directory(path.parent)
+    if wal.exists() and kept is not None:
         # What stands in it belongs to the damaged file; beside the rebuilt one SQLite would read it.
-        aside = path.with_name(f"{kept}-wal")
-        wal.rename(aside if kept is not None and not aside.exists() else path.with_name(f"{_free_name(path, 0)}-wal"))
-    shm.unlink(missing_ok=True)
+        wal.rename(path.with_name(f"{kept}-wal"))
+    for leftover in (wal, path.with_name(f"{path.name}-shm")):
+        leftover.unlink(missing_ok=True)
     sync_directory(path.parent)
     path.with_name(REBUILT).rename(path)
     sync_directory(path.parent)
+
+
+def _name_of_cut_swap(path: Path) -> str | None:
+    """The name under which the WAL of a file that was renamed already has to be kept."""
+    wal = _wal(path)
+    if not wal.exists():
+        return None
+    found = [each for each in path.parent.glob("outbox.damaged-*") if not each.name.endswith("-wal")]
+    newest = max(found, key=lambda each: each.stat().st_mtime_ns, default=None)
+    if newest is not None and not newest.with_name(f"{newest.name}-wal").exists():
+        return newest.name
+    return _free_name(path, wal.stat().st_mtime)
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _bytes_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _free_name(path: Path, now: float) -> str:
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
     names = (f"outbox.damaged-{stamp}{more}" for more in ("", *(f"-{number}" for number in range(2, 10_000))))
     return next(n for n in names if not path.with_name(n).exists() and not path.with_name(f"{n}-wal").exists())
-
-
-def _newest_damaged(path: Path) -> str | None:
-    found = [each for each in path.parent.glob("outbox.damaged-*") if not each.name.endswith("-wal")]
-    return max(found, key=lambda each: each.stat().st_mtime_ns).name if found else None
 
 
 def sync_directory(directory: Path) -> None:

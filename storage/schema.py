@@ -6,7 +6,7 @@ import secrets
 import sqlite3
 from pathlib import Path
 
-from storage.errors import OutboxBroken, OutboxForeign, OutboxInaccessible, OutboxNewer
+from storage.errors import OutboxDamaged, OutboxForeign, OutboxInaccessible, OutboxNewer
 from storage.guard import guard
 
 APPLICATION_ID = 0x44425041  # "DBPA"
@@ -102,7 +102,7 @@ _ADDED_V2 = frozenset({"doubtful", "possible_duplicates", "at_seq", "guard"})
 def identify(connection: sqlite3.Connection, path: Path) -> int:
     """The version of the outbox in `path`; 0 when the file is new. Changes nothing.
 
-    Raises OutboxForeign for another program's file, OutboxNewer for a version this code does not know.
+    Raises OutboxForeign for another program's file, OutboxNewer for a version this code does not know, OutboxDamaged.
     """
     try:
         # One snapshot: another process may be making the file at this moment.
@@ -115,7 +115,7 @@ def identify(connection: sqlite3.Connection, path: Path) -> int:
         raise OutboxInaccessible(f"{path} ({error})") from error
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorname != "SQLITE_NOTADB":
-            raise OutboxBroken(f"{path} ({error})") from error
+            raise OutboxDamaged(f"{path} ({error})") from error
         raise OutboxForeign(f"{path} is no SQLite database") from error
     if application == 0 and tables == 0 and version == 0:
         if 0 < path.stat().st_size < _SMALLEST_DATABASE:
