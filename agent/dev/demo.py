@@ -137,15 +137,16 @@ class _Story:
     def _watch(self, stage: Stage, seconds: float, until: Callable[[], bool] | None = None) -> None:
         """Shows states and outbox as they change, for so long or until it holds."""
         end_s = time.monotonic() + seconds
-        shown = -1
-        while time.monotonic() < end_s and not (until and until()):
+        shown, over = -1, False
+        while not over:
+            over = time.monotonic() >= end_s or (until is not None and until())
             self._hear(stage)
-            pending = stage.books().pending
+            pending = stage.books().pending  # behind `until`: what ends it is shown too
             if pending != shown and (abs(pending - shown) >= 3 or pending == 0 or shown < 0):
                 shown = pending
                 self._tell(f"outbox {pending:4d} {'█' * min(BAR, pending)}")
-            self._pause.wait(0.1)
-        self._hear(stage)
+            if not over:
+                self._pause.wait(0.1)
 
     def _hear(self, stage: Stage) -> None:
         while True:

@@ -26,6 +26,7 @@ class Demo:
 
     def __init__(self, tmp: Path, *options: str) -> None:
         self.lines: list[str] = []
+        self._is_over = False
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "agent", "demo", *options],
@@ -44,14 +45,17 @@ class Demo:
             with self._changed:
                 self.lines.append(line.rstrip())
                 self._changed.notify_all()
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
 
     def wait_for(self, words: str) -> None:
         def is_there() -> bool:
-            return any(words in line for line in self.lines) or self.process.poll() is not None
+            return any(words in line for line in self.lines) or self._is_over
 
         with self._changed:
             self._changed.wait_for(is_there, DEADLINE_S)
-        assert any(words in line for line in self.lines), self.lines
+        assert any(words in line for line in self.lines), "\n".join(self.lines)
 
     def end(self) -> int:
         code = self.process.wait(DEADLINE_S)

@@ -316,7 +316,7 @@ def test_restarts_rotations_and_killed_sessions_under_traffic_cost_only_what_a_g
     assert sum(estimate or 0 for _, estimate in told) >= len(missing)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1_000)
 def test_the_heartbeat_keeps_its_pace_while_much_is_collected(clean_mariadb: MariaDBServer, tmp_path: Path) -> None:
     beats: list[datetime] = []
 
@@ -330,7 +330,7 @@ def test_the_heartbeat_keeps_its_pace_while_much_is_collected(clean_mariadb: Mar
         config = settings(stub, "mysql", clean_mariadb.monitor(), heartbeat_interval=0.5)
         with AgentProcess(write(tmp_path, config)) as agent:
             assert stub.wait_for(
-                lambda each: bool(each.heartbeats) and each.heartbeats[-1]["stats"]["queries_collected"] >= MANY, 270
+                lambda each: bool(each.heartbeats) and each.heartbeats[-1]["stats"]["queries_collected"] >= MANY, 900
             )
             times = list(beats)
             during = [beat["stats"]["queries_collected"] for beat in stub.heartbeats]
