@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 
+import orjson
+
 from agent import body
 from agent.commands import Result
 from agent.logs import tell
@@ -49,6 +51,11 @@ class Collector:
         """How far the watch's source has been read and saved."""
         return self._outbox.bookmark(self._watch)
 
+    @property
+    def must_skip(self) -> bool:
+        """Whether the bookmark was lost with a damaged outbox, so that nobody knows what was read."""
+        return self._outbox.has_lost_bookmark(self._watch)
+
     def take(self, reading: Reading) -> None:
         """Adds a reading to the turn; nothing is durable yet."""
         turn = self._turn
@@ -87,6 +94,15 @@ class Collector:
     def drop(self) -> None:
         """Forgets the turn; the source is read again from the saved bookmark."""
         self._turn = _Turn()
+
+
+def describe(packed: bytes) -> tuple[str, int] | None:
+    """Topic and number of records of an envelope's body; None when it is none of ours."""
+    try:
+        content = orjson.loads(body.unpack(packed))
+        return (COMMAND_RESULT, 1) if "command_id" in content else (QUERIES, len(content["queries"]))
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def result_draft(result: Result) -> Draft:

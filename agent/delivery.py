@@ -22,6 +22,7 @@ _KEY_COMPLAINTS = frozenset(
     }
 )
 _RETRY_STATUSES = frozenset({408, 409, 425, 429})
+_GATEWAY_STATUSES = frozenset({502, 504})  # said by somebody in between, who may have lost the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +36,22 @@ class Delivered:
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Not now. `floor_s`: the backend asked to wait so long; `blames_body`: the body itself may be the cause;
-    `is_failure`: not even contact was had."""
+    `is_failure`: not even contact was had; `in_doubt`: it may have been stored all the same."""
 
     error: CodedError
     floor_s: float = 0.0
     blames_body: bool = False
     is_failure: bool = True
+    in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Something is wrong that no retry of this body mends; try again at the heartbeat's pace."""
+    """Something is wrong that no retry of this body mends; try again at the heartbeat's pace. `in_doubt`: it may have
+    been stored all the same."""
 
     error: CodedError
+    in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ def judge_bulk(answer: Answer, records: int, now: datetime) -> Verdict:
     except (ValueError, TypeError, KeyError, AttributeError):
         accepted, count, skipped, contract = False, 0, 0, {}
     if not accepted or count < 0 or skipped < 0 or count + skipped != records:
-        return Hold(NotTheBackend(f"status {answer.status} without the answer of a bulk call"))
+        return Hold(NotTheBackend(f"status {answer.status} without the answer of a bulk call"), in_doubt=True)
     return Delivered(count, _why_skipped(contract) if skipped else "")
 
 
@@ -93,7 +97,7 @@ def judge_execute(answer: Answer, now: datetime) -> Verdict:
     return (
         Delivered(1)
         if accepted
-        else Hold(NotTheBackend(f"status {answer.status} without the answer of an execute call"))
+        else Hold(NotTheBackend(f"status {answer.status} without the answer of an execute call"), in_doubt=True)
     )
 
 
@@ -120,7 +124,8 @@ def _judge_failure(answer: Answer, now: datetime) -> Verdict:
             answer.headers.get("retry-after"), now if theirs is None else datetime.fromtimestamp(theirs, UTC)
         )
         failed = status >= 500
-        return Retry(BackendBusy(f"status {status}"), floor_s, blames_body=failed, is_failure=failed)
+        in_doubt = status in _GATEWAY_STATUSES
+        return Retry(BackendBusy(f"status {status}"), floor_s, failed, failed, in_doubt)
     if status == 413:
         return TooLarge()
     if status in {400, 422}:

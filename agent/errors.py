@@ -130,10 +130,17 @@ class StatementsNotGranted(SetupError):
 
 
 class BackendAway(CodedError):
-    """The backend cannot be reached."""
+    """The backend cannot be reached.
+
+    `may_have_arrived`: something was sent before it failed, so nobody knows what the backend did with it.
+    """
 
     code = "BE-01"
     remedy = "The agent keeps trying and everything waits in the outbox; check backend_url and the network."
+
+    def __init__(self, detail: str = "", *, may_have_arrived: bool = False) -> None:
+        super().__init__(detail)
+        self.may_have_arrived = may_have_arrived
 
 
 class KeyRefused(CodedError):

@@ -6,10 +6,11 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from dataclasses import dataclass, replace
 
 from agent import body
 from agent.clock import Clock
-from agent.delivery import Delivered
+from agent.delivery import Delivered, Hold, Retry
 from agent.lane import Act, Decision, Lane
 from agent.logs import tell
 from agent.news import News
@@ -24,6 +25,16 @@ _OUTBOX = "outbox"
 _NEWS_ABOUT = {QUERIES: "delivery", COMMAND_RESULT: "results", _OUTBOX: "outbox"}
 
 
+@dataclass(frozen=True, slots=True)
+class _Unsettled:
+    """What followed from an answer and is not in the outbox yet. `delivered`: records; `in_doubt`: nobody knows."""
+
+    envelope: Envelope
+    decision: Decision
+    delivered: int
+    in_doubt: bool
+
+
 class Flusher:
     """Runs in its own thread; `wake`, `stop` and `set_hold` may be called from any."""
 
@@ -35,7 +46,7 @@ class Flusher:
         self._news = {key: News(about, clock) for key, about in _NEWS_ABOUT.items()}
         self._woken = threading.Event()
         self._stop_at_s: float | None = None
-        self._unsettled: tuple[Envelope, Decision, int] | None = None
+        self._unsettled: _Unsettled | None = None
         self._errors: dict[str, CodedError] = {}  # what is wrong now, by topic
 
     @property
@@ -101,11 +112,8 @@ class Flusher:
         return min(waits, default=None)
 
     def _deliver(self, lane: Lane, envelope: Envelope) -> None:
-        if not envelope.is_intact:
-            tell(logging.ERROR, "delivery.damaged", "An envelope was damaged on the disk", seq=envelope.seq)
-            self._unsettled = (envelope, Decision(Act.PARK, "damaged on the disk: its hash does not fit"), 0)
-            self._settle()
-            return
+        self._outbox.demand_recordable()
+        self._outbox.offer(envelope)
         verdict = self._sink.send(envelope)
         heartbeat = self._board.heartbeat
         decision = lane.decide(
@@ -114,16 +122,21 @@ class Flusher:
             now_s=self._clock.monotonic(),
             heartbeat_ok_at_s=heartbeat.accepted_at_s if heartbeat.error is None else None,
         )
-        self._unsettled = (envelope, decision, verdict.count if isinstance(verdict, Delivered) else 0)
+        delivered = verdict.count if isinstance(verdict, Delivered) else 0
+        in_doubt = isinstance(verdict, Retry | Hold) and verdict.in_doubt
+        self._unsettled = _Unsettled(envelope, decision, delivered, in_doubt)
         self._settle()
 
     def _settle(self) -> None:
         """What followed from the last answer. On a full disk it waits here, and nothing more is sent meanwhile."""
         if self._unsettled is None:
             return
-        envelope, decision, delivered = self._unsettled
+        envelope, decision = self._unsettled.envelope, self._unsettled.decision
         try:
-            self._carry_out(envelope, decision, delivered=delivered)
+            if self._unsettled.in_doubt:
+                self._outbox.doubt(envelope)
+                envelope = replace(envelope, doubtful=True)
+            self._carry_out(envelope, decision, delivered=self._unsettled.delivered)
         except EnvelopeGone as error:
             tell(logging.INFO, "delivery.gone", str(error), seq=envelope.seq)
         self._unsettled = None
@@ -149,8 +162,10 @@ class Flusher:
             self._outbox.split(
                 envelope, Draft(envelope.topic, first, first_body), Draft(envelope.topic, second, second_body)
             )
-        elif decision.error is not None:
-            self._report(envelope.topic, decision.error)
+        else:
+            self._outbox.withdraw()
+            if decision.error is not None:
+                self._report(envelope.topic, decision.error)
 
     def _report(self, about: str, error: CodedError | None) -> None:
         if error is None and about not in self._errors:

@@ -81,6 +81,7 @@ class Status:
             "outbox_oldest_seconds": round(oldest_s),
             "parked": self.books.parked,
             "gaps": self.books.gaps,
+            "possible_duplicates": self.books.possible_duplicates,
             "last_collection_at": max(collected) if collected else None,
             "backend_clock_skew_seconds": self.heartbeat.clock_skew_s,
             "watches": {

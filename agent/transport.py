@@ -107,7 +107,7 @@ class Transport:
             OSError,
             ValueError,
         ) as error:
-            raise BackendAway(_reason(error)) from None
+            raise BackendAway(_reason(error), may_have_arrived=self._budget.has_sent) from None
 
     def close(self) -> None:
         """Ends the connection; calling it twice is fine, and a later post opens a new one."""
@@ -138,9 +138,11 @@ class _Budget:
         self._each_s, self._total_s = each_s, total_s
         self._until_s = 0.0
         self.saw_the_end = False  # the other side has closed its half of the connection
+        self.has_sent = False
 
     def start(self) -> None:
-        self._until_s, self.saw_the_end = time.monotonic() + self._total_s, False
+        self._until_s = time.monotonic() + self._total_s
+        self.saw_the_end = self.has_sent = False
 
     def left_s(self) -> float:
         """Seconds that the next wait on the socket may take. Raises TimeoutError when there are none."""
@@ -166,6 +168,7 @@ class _BoundedSocket:
         return count
 
     def sendall(self, data: bytes, flags: int = 0) -> None:
+        self._budget.has_sent = True
         view = memoryview(data)
         while view:
             self._inner.settimeout(self._budget.left_s())

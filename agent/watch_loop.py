@@ -144,6 +144,9 @@ class WatchLoop:
     def _turns(self) -> int:
         """Reads to the end of the source, or until Stop; the last turn is left unsaved. Gives the records read."""
         total = 0
+        if self._collector.must_skip:
+            self._collector.take(self._source.skip())
+            return total
         with closing(self._source.read(self._collector.bookmark)) as readings:
             for reading in readings:
                 total += len(reading.records)

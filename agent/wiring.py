@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from agent import sources
 from agent.backoff import RECONNECT_BASE_S, RECONNECT_CAP_S, Backoff
 from agent.clock import Clock
-from agent.collector import Collector
+from agent.collector import Collector, describe
 from agent.command_desk import PAUSED_NOTE, CommandDesk
 from agent.conductor import Conductor
 from agent.config.layers import Layers
@@ -78,7 +78,14 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
     lock = DirectoryLock(layers.data_dir)
     try:
         board = Scoreboard(parts.clock.monotonic())
-        outbox = Outbox(layers.data_dir, topics=TOPICS, now=parts.clock.unix, on_books=_books_to(board))
+        outbox = Outbox(
+            layers.data_dir,
+            topics=TOPICS,
+            now=parts.clock.unix,
+            describe=describe,
+            on_books=_books_to(board),
+            on_loss=lambda sentence: tell(logging.ERROR, "outbox.damaged", sentence),
+        )
     except BaseException:
         lock.release()
         raise

@@ -32,7 +32,7 @@ class HttpSink:
         try:
             answer = self._post(envelope)
         except BackendAway as error:
-            return Retry(error)
+            return Retry(error, in_doubt=error.may_have_arrived)
         if envelope.topic == COMMAND_RESULT:
             return judge_execute(answer, self._clock.now())
         return judge_bulk(answer, envelope.records, self._clock.now())

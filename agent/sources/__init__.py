@@ -13,6 +13,8 @@ from agent.config.schema import DbConfig
 from agent.record import Record
 from storage.envelope import Gap
 
+BOOKMARK_LOST = "bookmark_lost"  # reason of the gap that `skip` tells
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -52,6 +54,11 @@ class Source(Protocol):
 
         Closing the iterator early leaves nothing running on the server.
         """
+        ...
+
+    def skip(self) -> Reading:
+        """No records, a bookmark behind everything that is there now, and a gap that says so: for when it is not known
+        any more what was read, and reading it again would double it."""
         ...
 
     def check(self) -> None:

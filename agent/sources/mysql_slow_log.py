@@ -14,7 +14,7 @@ from datetime import datetime
 from agent.clock import Clock
 from agent.errors import SlowLogOff, SourceError
 from agent.record import Record
-from agent.sources import Reading, SourceSettings
+from agent.sources import BOOKMARK_LOST, Reading, SourceSettings
 from agent.sources._mysql_session import Row, Session
 from agent.sources._slow_log_place import Counters, Place, decode, digest
 from agent.sources._slow_log_rows import Mapper
@@ -91,6 +91,15 @@ class SlowLogTable:
         finally:
             if not finished:
                 self.close()
+
+    def skip(self) -> Reading:
+        """The end of the table as it is now."""
+        try:
+            place = self._end(self._count())
+        except SourceError:
+            self.close()
+            raise
+        return Reading((), place.encode(), (self._gap(BOOKMARK_LOST, place, None, "it is not known what was read"),))
 
     # -- one look ----------------------------------------------------------------------------------------------
 
@@ -210,6 +219,9 @@ class SlowLogTable:
         present = self._count()
         if start != "now":
             return Place(cutoff=self._clock.unix() - start, cutoff_until=present)
+        return self._end(present)
+
+    def _end(self, present: int) -> Place:
         first, last = self._row(0), self._row(present - 1) if present else None
         if first is None or last is None:
             return Place()

@@ -16,7 +16,7 @@ from agent.clock import Clock
 from agent.errors import SetupError, SourceError, StatementsNotCreated, StatementsNotGranted
 from agent.record import Record, Window
 from agent.redact import mask_secrets
-from agent.sources import Reading, SourceSettings
+from agent.sources import BOOKMARK_LOST, Reading, SourceSettings
 from agent.sources._postgres_session import MARKER, Session
 from agent.sources._statement_counters import KEY_LENGTH, Baseline, Delta, Key, Row, by_key, decode, merged
 from storage.envelope import Gap
@@ -127,9 +127,8 @@ class StatementStatistics:
         try:
             before = self._baseline(bookmark)
             rows, reset = self._counted(before.stats_reset)
-            is_merged = not self._connected()[1].has_levels
-            after = Baseline(rows=rows, taken_at=self._clock.now().isoformat(), stats_reset=reset, merged=is_merged)
-            if before.merged != is_merged and before.taken_at is not None:
+            after = self._taken(rows, reset)
+            if before.merged != after.merged and before.taken_at is not None:
                 # The extension was updated in between: what both looks can tell is compared.
                 rows = merged(rows)
                 before = replace(before, rows=merged(before.rows), ahead=merged(before.ahead))
@@ -141,7 +140,23 @@ class StatementStatistics:
             if not finished:
                 self.close()
 
+    def skip(self) -> Reading:
+        """The counters as they are now, as the baseline."""
+        try:
+            rows, reset = self._counted(None)
+            after = self._taken(rows, reset)
+        except SourceError:
+            self.close()
+            raise
+        detail = "it is not known what was read"
+        gap = Gap(self._settings.watch, BOOKMARK_LOST, None, after.taken_at, None, detail)
+        return Reading((), self._encode(after), (gap,))
+
     # -- one look ----------------------------------------------------------------------------------------------
+
+    def _taken(self, rows: dict[Key, Row], reset: str | None) -> Baseline:
+        is_merged = not self._connected()[1].has_levels
+        return Baseline(rows=rows, taken_at=self._clock.now().isoformat(), stats_reset=reset, merged=is_merged)
 
     def _baseline(self, bookmark: bytes | None) -> Baseline:
         # What was encoded last is mostly what comes back: then thousands of rows need not be decoded again.

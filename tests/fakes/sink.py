@@ -60,7 +60,7 @@ class FakeSink:
         if self.lose_answers:
             self.lose_answers -= 1
             self.lost += 1
-            return Retry(BackendAway("the answer was lost"))
+            return Retry(BackendAway("the answer was lost"), in_doubt=True)
         return Delivered(envelope.records)
 
     def close(self) -> None:

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from agent.clock import Clock
 from agent.errors import DatabaseAway, SourceError
 from agent.record import Record
-from agent.sources import Reading, SourceSettings
+from agent.sources import BOOKMARK_LOST, Reading, SourceSettings
+from storage.envelope import Gap
 
 AT = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
@@ -59,6 +60,11 @@ class FakeSource:
                 self._answer()
         finally:
             self.reading_now -= 1
+
+    def skip(self) -> Reading:
+        """Behind the last row."""
+        self._answer()
+        return Reading((), str(self.rows).encode(), (Gap("fake", BOOKMARK_LOST),))
 
     def close(self) -> None:
         """Counted."""

@@ -24,6 +24,7 @@ from storage.envelope import Change, Draft, Envelope
 from storage.errors import OutboxFull
 from storage.outbox import Outbox
 from tests.fakes.clock import ManualClock
+from tests.fakes.inside import sql_of
 from tests.fakes.sink import FakeSink
 
 ANSWERS: dict[str, Verdict] = {
@@ -167,7 +168,7 @@ def test_nothing_is_skipped_and_nothing_doubled(
 
 
 def _parked_ids(outbox: Outbox) -> set[str]:
-    rows = outbox._file._connection.execute("SELECT body FROM parked").fetchall()
+    rows = sql_of(outbox).execute("SELECT body FROM parked").fetchall()
     return {record["id"] for (packed,) in rows for record in orjson.loads(body.unpack(packed))["queries"]}
 
 

@@ -21,6 +21,7 @@ from storage.connection import connect
 from storage.envelope import Change, Draft, Envelope, Gap, Tally
 from storage.errors import OutboxBroken
 from storage.outbox import Outbox
+from tests.fakes.inside import sql_of
 
 TOPICS = ("queries", "command_result")
 topics = st.sampled_from(TOPICS)
@@ -96,10 +97,10 @@ class OutboxMachine(RuleBasedStateMachine):
     )
     def commit_and_fail(self, counts: list[tuple[str, int]], table: str) -> None:
         change, _ = self._change(counts, with_gap=True)
-        self.outbox._file._connection.execute(_FAIL.format(table=table))
+        sql_of(self.outbox).execute(_FAIL.format(table=table))
         with pytest.raises(OutboxBroken, match="injected"):
             self.outbox.commit(change)
-        self.outbox._file._connection.execute("DROP TRIGGER fault")
+        sql_of(self.outbox).execute("DROP TRIGGER fault")
 
     def _head(self, topic: str) -> tuple[Envelope, Kept]:
         envelope = self.outbox.head(topic)

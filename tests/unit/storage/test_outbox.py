@@ -28,6 +28,7 @@ from storage.envelope import Change, Draft, Envelope, Gap, Tally
 from storage.errors import EnvelopeGone, OutboxBroken, OutboxFull, OutboxGone, OutboxInaccessible
 from storage.outbox import MARKS_KEPT, Outbox
 from tests.fakes.clock import NOON, ManualClock
+from tests.fakes.inside import sql_of
 
 QUERIES, RESULTS = "queries", "command_result"
 GENEROUS = {"max_bytes": 1 << 40, "min_free_bytes": 0}
@@ -171,12 +172,12 @@ def test_a_key_that_is_there_already_undoes_the_whole_change(outbox: Outbox) -> 
 def test_without_room_nothing_is_changed_and_it_goes_on_when_there_is_some(outbox: Outbox) -> None:
     before_the_change(outbox)
     large = replace(WHOLE, drafts=(*WHOLE.drafts, draft(os.urandom(4 << 20))))
-    (pages,) = outbox._file._connection.execute("PRAGMA page_count").fetchone()
-    outbox._file._connection.execute(f"PRAGMA max_page_count={pages + 100}")
+    (pages,) = sql_of(outbox).execute("PRAGMA page_count").fetchone()
+    sql_of(outbox).execute(f"PRAGMA max_page_count={pages + 100}")
     with pytest.raises(OutboxFull):
         outbox.commit(large)
     demand_unchanged(outbox)
-    outbox._file._connection.execute("PRAGMA max_page_count=1000000")
+    sql_of(outbox).execute("PRAGMA max_page_count=1000000")
     outbox.commit(large)
     assert len(waiting(outbox)) == 4
 
