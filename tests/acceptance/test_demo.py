@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,10 +72,12 @@ class Demo:
 
 
 @pytest.fixture
-def tmp(tmp_path: Path) -> Path:
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):  # PostgreSQL may run as another user
-        folder.chmod(0o755)
-    return tmp_path
+def tmp() -> Iterator[Path]:
+    # PostgreSQL may run as another user. Not below pytest's own folder: another run of pytest, beginning in the middle
+    # of this one, closes that to all others.
+    with tempfile.TemporaryDirectory(prefix="dbpower-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 def left_behind(tmp: Path) -> list[str]:
