@@ -133,8 +133,7 @@ class _Rebuilding:
         topics = {*self._books, *(each.envelope.topic for each in waiting)}
         topics |= {str(row[1]) for row in self._found.parked.values()}
         missing = sum(books.recount(sql, topic) for topic in sorted(topics))
-        # Without books nobody can know; an outbox that never held anything has books all the same.
-        lost = missing if self._books else None
+        lost = missing if self._books or self._mark is not None else None  # without books nobody can know
         gone = self._settle_bookmarks(sql)
         report = Report(self._reason, self._kept, sum(each.envelope.records for each in waiting), lost, gone)
         if lost != 0 or gone:

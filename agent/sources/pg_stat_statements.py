@@ -302,7 +302,9 @@ def _cut(text: str, limit_bytes: int) -> str:
 
 
 def _part_way(before: Baseline, after: Baseline, ahead: dict[Key, Row]) -> Baseline:
-    return replace(before, ahead=dict(ahead), ahead_at=after.taken_at, ahead_reset=after.stats_reset)
+    # A first look that is cut off has no reset time of its own; without one nobody would notice a reset before its end.
+    reset = before.stats_reset if before.stats_reset is not None else after.stats_reset
+    return replace(before, stats_reset=reset, ahead=dict(ahead), ahead_at=after.taken_at, ahead_reset=after.stats_reset)
 
 
 def _shape_of(session: Session) -> _Shape:

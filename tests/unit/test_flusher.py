@@ -21,7 +21,7 @@ from agent.flusher import FAILED_OUTBOX_PAUSE_S, Flusher
 from agent.lane import PROBES, TRIES
 from agent.sinks import COMMAND_RESULT, QUERIES
 from agent.status import LinkStatus, Scoreboard
-from storage.envelope import Change, Draft, Envelope, Tally
+from storage.envelope import Change, Draft, Envelope, Gap, Tally
 from storage.errors import OutboxFull
 from storage.outbox import Outbox
 from tests.fakes.clock import ManualClock
@@ -138,7 +138,9 @@ def test_skipped_records_are_kept_aside_and_never_sent_again(bench: Bench) -> No
     assert bench.outbox.parked() == [(1, 3, "partial: bad float")]
 
 
-def test_a_body_damaged_on_the_disk_is_parked_unsent_and_the_next_one_goes(bench: Bench, tmp_path: Path) -> None:
+def test_a_body_damaged_on_the_disk_is_lost_unsent_and_named_and_the_next_one_goes(
+    bench: Bench, tmp_path: Path
+) -> None:
     bench.fill(2, batch=1)
     damaged = sqlite3.connect(tmp_path / "outbox.sqlite3")
     with damaged:
@@ -146,7 +148,8 @@ def test_a_body_damaged_on_the_disk_is_parked_unsent_and_the_next_one_goes(bench
     damaged.close()
     bench.drain()
     assert (bench.sink.stored, len(bench.sink.requests)) == (["r1"], 1)
-    assert (bench.books.parked, [reason[:7] for *_, reason in bench.outbox.parked()]) == (1, ["damaged"])
+    gap = Gap("outbox", "damaged", estimate=1, detail="envelope 1 was damaged on the disk")
+    assert (bench.books.lost, bench.outbox.gaps(), bench.books.balances) == (1, [gap], True)
 
 
 def test_an_envelope_discarded_by_a_person_meanwhile_is_no_error(bench: Bench) -> None:

@@ -73,7 +73,15 @@ def test_the_numbers_of_a_heartbeat() -> None:
     board.report("watch 0", errors_count=2, last_error="e", last_collection_at=NOON, reason="why")
     board.report("other", state="paused", errors_count=1, last_collection_at=NOON + timedelta(seconds=1))
     board.books = Tally(
-        captured=10, delivered=4, parked=1, pending=5, pending_bytes=99, envelopes=2, gaps=3, oldest_at=1_990.4
+        captured=10,
+        delivered=4,
+        parked=1,
+        pending=5,
+        pending_bytes=99,
+        envelopes=2,
+        possible_duplicates=2,
+        gaps=3,
+        oldest_at=1_990.4,
     )
     board.heartbeat = LinkStatus(clock_skew_s=-0.5)
     stats = snapshot(board).stats()
@@ -92,6 +100,7 @@ def test_the_numbers_of_a_heartbeat() -> None:
         "outbox_oldest_seconds": 10,
         "parked": 1,
         "gaps": 3,
+        "possible_duplicates": 2,
         "last_collection_at": NOON + timedelta(seconds=1),
         "backend_clock_skew_seconds": -0.5,
         "watches": {
