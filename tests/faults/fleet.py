@@ -17,13 +17,11 @@ from __future__ import annotations
 
 import heapq
 import random
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from itertools import pairwise
 
 import orjson
 
@@ -250,6 +248,54 @@ def beats(agents: int, seed: int, *, rng: MakeRng = random.Random) -> list[float
             heartbeat.run()
         times += [at_s for at_s in line.times if 0 <= at_s < LOOK_S]
     return sorted(times)
+
+
+# -- ten thousand ----------------------------------------------------------------------------------------------------
+
+
+def torture(agents: int, seed: int, progress: Callable[[int], None]) -> dict[str, float]:
+    """All outages with small and large backlogs; `progress` hears how many of the agents are done, in proportion.
+
+    Gives the figures by name (`table` shows them). Raises AssertionError when a bound is broken.
+    """
+    figures: dict[str, float] = {}
+    runs = [(outage, per_look) for per_look in (1, 10) for outage in Outage]
+    for number, (outage, per_look) in enumerate(runs, 1):
+        drain = Fleet(agents, seed, outage, per_look=per_look).drain()
+        figures |= {f"{outage.name.lower()} x{per_look}: {name}": value for name, value in told(drain).items()}
+        progress(agents * number // (len(runs) + 1))
+    times = beats(agents, seed)
+    figures["heartbeats: mean/s"] = len(times) / LOOK_S
+    figures["heartbeats: peak/s"] = busiest_second(times)
+    figures["heartbeats: peak/mean"] = busiest_second(times) / (len(times) / LOOK_S)
+    progress(agents)
+    broken = [name for name, value in figures.items() if name.endswith("peak/mean") and value >= PEAK_BOUND]
+    broken += [name for name, value in figures.items() if name.endswith("chi-square") and value >= SPREAD_BOUND]
+    assert broken == [], table(figures)
+    return figures
+
+
+def told(drain: Drain) -> dict[str, float]:
+    """The figures of one outage."""
+    tries = drain.tries_at_the_cap
+    ends = sorted(drain.done)
+    return {
+        "tries in the last 5 min": len(tries),
+        **({"their chi-square": unevenness(tries, -DELIVERY_CAP_S, DELIVERY_CAP_S)} if tries else {}),
+        "requests in the drain phase": len(drain.requests),
+        "phase in s": drain.phase_s,
+        "mean/s": drain.mean,
+        "peak/s": drain.peak,
+        "peak/mean": drain.peak / drain.mean,
+        "half of the agents through after s": ends[len(ends) // 2],
+        "last agent through after s": ends[-1],
+    }
+
+
+def table(figures: dict[str, float]) -> str:
+    """One figure a line."""
+    width = max(map(len, figures))
+    return "\n".join(f"{name:<{width}}  {value:>12,.2f}" for name, value in figures.items())
 
 
 @contextmanager
