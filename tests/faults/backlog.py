@@ -62,17 +62,17 @@ class Taker:
         """There is nothing to close."""
 
 
-def draft(rng: random.Random, records: int) -> Draft:
+def draft(rng: random.Random, records: int, record_bytes: int = RECORD_BYTES) -> Draft:
     """As large as so many records are when they are packed, and as little to be packed further."""
-    return Draft(QUERIES, records, rng.randbytes(records * RECORD_BYTES))
+    return Draft(QUERIES, records, rng.randbytes(records * record_bytes))
 
 
-def fill(outbox: Outbox, records: int, batch: int, rng: random.Random) -> None:
+def fill(outbox: Outbox, records: int, batch: int, rng: random.Random, record_bytes: int = RECORD_BYTES) -> None:
     """So many pending records in envelopes of `batch`; the last one has what is left."""
     counts = [min(batch, records - at) for at in range(0, records, batch)]
-    each = max(1, FILL_BYTES // (batch * RECORD_BYTES))
+    each = max(1, FILL_BYTES // (batch * record_bytes))
     for at in range(0, len(counts), each):
-        outbox.commit(Change(drafts=tuple(draft(rng, count) for count in counts[at : at + each])))
+        outbox.commit(Change(drafts=tuple(draft(rng, count, record_bytes) for count in counts[at : at + each])))
 
 
 def opened(directory: Path) -> Outbox:

@@ -26,7 +26,6 @@ from storage.outbox import FILE_NAME, Outbox
 from tests.faults.backlog import (
     MORE_MB,
     RATIO,
-    RECORD_BYTES,
     SMALL_BYTES,
     Taker,
     draft,
@@ -41,6 +40,7 @@ from tests.faults.backlog import (
 from tests.faults.meter import Cost, Meter
 
 RECORDS, BATCH = 50_000, 20
+RECORD_BYTES = 1_500  # statements of some length: together more than a start may look through for damage (64 MiB)
 TURNS = 15
 PAGES = 16 * 4_096  # a deeper tree, and the pages of a body that an empty outbox still has in memory
 
@@ -55,9 +55,9 @@ def empty(tmp_path: Path) -> Path:
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("full")
     with closing(opened(directory)) as outbox:
-        fill(outbox, RECORDS, BATCH, random.Random(1))
+        fill(outbox, RECORDS, BATCH, random.Random(1), RECORD_BYTES)
         assert outbox.tally(QUERIES).pending == RECORDS
-    assert size(directory) > RECORDS * RECORD_BYTES > 2 * SMALL_BYTES
+    assert size(directory) > RECORDS * RECORD_BYTES > 64 * 1_048_576
     return directory
 
 
@@ -98,7 +98,7 @@ def costs(directory: Path, spoil: Callable[[Outbox], None] = lambda _: None) -> 
         sink = Taker()
         runner = flusher(outbox, sink)
         for _ in range(TURNS):
-            change = Change(drafts=(draft(rng, BATCH),))
+            change = Change(drafts=(draft(rng, BATCH, RECORD_BYTES),))
             enqueues.append(meter.cost(partial(outbox.commit, change)))
             deliveries.append(meter.cost(runner.step))
         assert sink.records == TURNS * BATCH
