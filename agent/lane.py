@@ -59,7 +59,7 @@ class Lane:
         self._probes = 0
         self._accepted_last = False
         self._backoff = Backoff(DELIVERY_BASE_S, DELIVERY_CAP_S, rng)
-        self._ramp = Ramp()
+        self._ramp = Ramp(rng)
         self._server_errors: tuple[int, int, float] = (0, 0, 0.0)  # seq, how many, since
 
     @property
@@ -104,8 +104,7 @@ class Lane:
         return self._alarm(now_s)
 
     def _delivered(self, verdict: Delivered, now_s: float) -> Decision:
-        self._backoff.reset()
-        self.ready_at_s = now_s + self._ramp.accepted(now_s)
+        self.ready_at_s = now_s + self._ramp.accepted(now_s, self._backoff.reset())
         if verdict.count > 0:
             self._second_chance |= self._suspects
             self._suspects.clear()

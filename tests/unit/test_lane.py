@@ -49,8 +49,8 @@ def test_retries_grow_to_five_minutes_with_full_jitter_and_start_anew_after_succ
 
 def test_retry_after_is_a_floor_with_the_jitter_on_top() -> None:
     one = lane()
-    decide(one, 1, Retry(BackendBusy(), floor_s=100))
-    assert one.ready_at_s == 100.5
+    decide(one, 1, Retry(BackendBusy(), floor_s=120))
+    assert one.ready_at_s == 125
 
 
 def test_hold_waits_for_the_heartbeats_pace_each_time() -> None:
@@ -181,20 +181,29 @@ def pauses_after(verdict: Verdict, outage_s: float) -> list[float]:
     one, pauses = lane(), []
     for at_s in (0, outage_s):
         decide(one, 1, verdict, now_s=at_s)
-    for seq in range(9):
+    for seq in range(16):
         decide(one, seq, Delivered(1), now_s=1_000)
         pauses.append(one.ready_at_s - 1_000)
     return pauses
 
 
 def test_after_a_minute_of_failures_the_pauses_shrink_from_two_seconds_to_none() -> None:
-    expected = [2, 1, 0.5, 0.25, 0.125, 0.0625, 0, 0, 0]
-    assert pauses_after(Retry(BackendAway()), 60) == pytest.approx(expected)
+    found = pauses_after(Retry(BackendAway()), 60)
+    assert found[1:14] == pytest.approx([2 * 0.7**number for number in range(13)])
+    assert (found[0], found[14:]) == (2, [0, 0])
+
+
+def test_the_first_pause_comes_from_what_the_backoff_had_left_of_its_ceiling() -> None:
+    one = lane()
+    for number in range(12):
+        decide(one, 1, Retry(BackendAway()), now_s=150 * number)
+    decide(one, 1, Delivered(1), now_s=2_000)
+    assert one.ready_at_s == 2_000 + (300 - 150) / 2
 
 
 def test_contact_is_no_failure() -> None:
-    assert pauses_after(Retry(BackendBusy("status 429"), is_failure=False), 600) == [0] * 9
-    assert pauses_after(Hold(KeyRefused()), 600) == [0] * 9
+    assert pauses_after(Retry(BackendBusy("status 429"), is_failure=False), 600) == [0] * 16
+    assert pauses_after(Hold(KeyRefused()), 600) == [0] * 16
 
 
 def test_control_a_short_outage_has_no_ramp() -> None:
