@@ -13,6 +13,7 @@ from agent.dev.server_process import wait_until
 
 ROOT = Path(__file__).parents[2]
 END_S = 20.0
+PROGRAM = "agent"
 Json = dict[str, Any]
 
 
@@ -64,27 +65,37 @@ def write(directory: Path, config: Json) -> Path:
 class AgentProcess:
     """`with AgentProcess(path) as agent:` runs it; leaving kills what still runs. What it says is kept.
 
-    `words`: what Python runs instead of the agent itself; `standard_error`: where it speaks to instead of the log;
-    `variables`: of its environment.
+    `words`: what Python runs instead of the agent itself; `program`: another module that takes the same words as the
+    agent; `standard_error`: where it speaks to instead of the log; `variables`: of its environment.
     """
 
     def __init__(
-        self, config: Path, *words: str, standard_error: int | None = None, variables: dict[str, str] | None = None
+        self,
+        config: Path,
+        *words: str,
+        program: str = PROGRAM,
+        standard_error: int | None = None,
+        variables: dict[str, str] | None = None,
     ) -> None:
         self.config = config
-        self._words = words or ("-m", "agent", "--config", str(config), "--log-format", "json")
-        self._standard_error, self._environment = standard_error, environment(**(variables or {}))
+        self._words = words or ("-m", program, "--config", str(config), "--log-format", "json")
+        self._standard_error, self._variables = standard_error, variables or {}
         self.data_dir = config.parent / "data"
         self.log = config.parent / "agent.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Self:
-        """Starts it, again after an end; what it says is appended to the same log."""
+    def start(self, **variables: str) -> Self:
+        """Starts it, again after an end, with `variables` in its environment; what it says is appended to one log."""
         words = [sys.executable, *self._words]
         with self.log.open("ab") as log:
             stderr = log if self._standard_error is None else self._standard_error
             self._process = subprocess.Popen(
-                words, cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=stderr
+                words,
+                cwd=ROOT,
+                env=environment(**{**self._variables, **variables}),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=stderr,
             )
         return self
 
