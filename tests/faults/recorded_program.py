@@ -1,0 +1,156 @@
+"""The program whose system calls are recorded: the life of an outbox, each call acknowledged after it returned.
+
+    python -m tests.faults.recorded_program PART DIRECTORY ACKS LOOKS [SYNCHRONOUS]
+
+It appends an acknowledgement to the file ACKS after each call and what a look then shows to the file LOOKS, a line of
+JSON each. Parts follow each other as processes do: `youth` and `age` end without a goodbye. SYNCHRONOUS other than FULL
+weakens what the outbox has asked SQLite for, for controls.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+from storage.envelope import Draft, Envelope, Gap
+from storage.outbox import Outbox
+from tests.faults.looks import BOOKMARK, MARKS, NOTE, TOPICS, Look, body, change, halves, numbers
+from tests.faults.recorder import KILL, Recorder
+
+FULL = "FULL"
+BIG, BIG_BATCHES = 60_000, 20  # together more than the MiB from which on space is given back
+
+
+class Life:
+    """An outbox and the files on which its calls are acknowledged."""
+
+    def __init__(self, directory: Path, acks: Path, looks: Path, synchronous: str = FULL) -> None:
+        self._directory = directory
+        self._acks = os.open(acks, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._looks = os.open(looks, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._synchronous = synchronous
+
+    def _tell(self, **promise: Any) -> None:
+        os.write(self._acks, f"{json.dumps(promise)}\n".encode())
+        os.write(self._looks, f"{json.dumps(Look.at(self.outbox).as_json)}\n".encode())
+
+    def open(self) -> None:
+        self.outbox = Outbox(self._directory, topics=TOPICS)
+        if self._synchronous != FULL:
+            for connection in [each for each in gc.get_objects() if isinstance(each, sqlite3.Connection)]:
+                connection.execute(f"PRAGMA synchronous={self._synchronous}")
+        self._tell()
+
+    def close(self) -> None:
+        """What a look shows afterwards is what the next one shows who opens it."""
+        self.outbox.close()
+        os.write(self._acks, b"{}\n")
+        self.outbox = Outbox(self._directory, topics=TOPICS)
+        os.write(self._looks, f"{json.dumps(Look.at(self.outbox).as_json)}\n".encode())
+        self.outbox.close()
+
+    @property
+    def next(self) -> int:
+        return int(self.outbox.bookmark(BOOKMARK) or b"0")
+
+    def commit(self, *records: int, **more: Any) -> None:
+        first = self.next
+        self.outbox.commit(change(first, *records, **more))
+        self._tell(captured=list(range(first, first + sum(records))))
+
+    def head(self, topic: str = "queries") -> Envelope:
+        envelope = self.outbox.head(topic)
+        assert envelope is not None
+        return envelope
+
+    def accept(self, topic: str = "queries", *, left_out: int = 0) -> None:
+        envelope = self.head(topic)
+        records = numbers(envelope.body)
+        delivered = len(records) - left_out
+        self.outbox.accept(envelope, delivered=delivered, reason="partial")
+        self._tell(delivered=records[:delivered], parked=records[delivered:])
+
+    def park(self, topic: str = "queries") -> None:
+        envelope = self.head(topic)
+        self.outbox.park(envelope, "refused")
+        self._tell(parked=numbers(envelope.body))
+
+    def split(self) -> None:
+        envelope = self.head()
+        drafts = [Draft(envelope.topic, len(half), body(half[0], len(half), 90)) for half in halves(envelope.body)]
+        self.outbox.split(envelope, *drafts)
+        self._tell()
+
+    def drain(self) -> None:
+        for topic in TOPICS:
+            while self.outbox.head(topic):
+                self.accept(topic)
+
+    def shrink(self) -> None:
+        self.outbox.shrink()
+        self._tell()
+
+
+def youth(life: Life) -> None:
+    """A new outbox, one of everything, and an end without closing it."""
+    life.open()
+    life.commit(3, 2)
+    life.commit(4, notes={NOTE: "since 1"})
+    life.commit(1, topic="command_result", marks=(MARKS[0],))
+    life.commit()
+    life.accept("command_result")
+    life.accept()
+    life.accept(left_out=1)
+    life.split()
+    life.accept()
+    life.park()
+    life.commit(2, gaps=(Gap("watch", "truncated"),), notes={NOTE: None}, marks=MARKS[1:])
+    life.commit(5, 5, size=3_000)
+    life.split()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def age(life: Life) -> None:
+    """A backlog that needs checkpoints, its end, the space given back, and a commit that is cut before its sync."""
+    life.open()
+    for _ in range(BIG_BATCHES):
+        life.commit(2, size=BIG)
+    life.drain()
+    life.shrink()
+    for _ in range(3):
+        life.commit(1, size=1_000)
+    life.close()
+    life.open()
+    life.commit(6)
+    Recorder().arm(1, action=KILL, operation="sync")
+    life.commit(7)
+
+
+def rest(life: Life) -> None:
+    """What the one before left without syncing it may be sent as soon as it is seen; so it must stay."""
+    life.open()
+    life.accept()
+    life.commit(3)
+    life.drain()
+    life.close()
+
+
+def recovery(life: Life) -> None:
+    """The start after a power cut."""
+    life.open()
+    life.commit(2)
+    life.close()
+
+
+PARTS = {part.__name__: part for part in (youth, age, rest, recovery)}
+
+
+if __name__ == "__main__":
+    part, directory, acks, looks, *options = sys.argv[1:]
+    PARTS[part](Life(Path(directory), Path(acks), Path(looks), *options))
