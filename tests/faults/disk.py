@@ -24,7 +24,6 @@ from tests.faults.recorder import Event
 SECTOR_BYTES = 512
 
 Amount = Literal["none", "all", "prefix", "sectors"]
-AMOUNTS: tuple[Amount, ...] = ("none", "all", "prefix", "sectors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +34,16 @@ class Fate:
     names: Literal["none", "all", "prefix"]
 
 
-FATES = tuple(
-    Fate(contents, names)
-    for contents, names in (
-        *(("none", "none"), ("all", "all"), ("none", "all"), ("all", "none")),
-        *(("prefix", "all"), ("sectors", "all"), ("prefix", "prefix"), ("sectors", "prefix"), ("sectors", "none")),
-    )
+FATES = (
+    Fate("none", "none"),
+    Fate("all", "all"),
+    Fate("none", "all"),
+    Fate("all", "none"),
+    Fate("prefix", "all"),
+    Fate("prefix", "prefix"),
+    Fate("sectors", "all"),
+    Fate("sectors", "prefix"),
+    Fate("sectors", "none"),
 )
 
 
@@ -110,10 +113,8 @@ class Disk:
     def image(self, fate: Fate, rng: Random) -> dict[str, bytes]:
         """What may be found after a power cut now: name to content."""
         names = self._surviving_names(fate, rng)
-        until = rng.randint(0, self._time) if fate.contents == "prefix" else self._time
-        if fate.contents == "prefix":
-            times = sorted({change.time for file in names.values() for change in file.changes})
-            until = rng.choice(times) if times else 0
+        times = sorted({change.time for file in names.values() for change in file.changes})
+        until = rng.choice(times) if times else 0
         share = rng.choice((0.1, 0.5, 0.9))
         return {name: bytes(_survivor(file, fate.contents, until, share, rng)) for name, file in names.items()}
 

@@ -6,7 +6,6 @@ invention can be seen from outside. The bookmark `watch` is the number of the ne
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import asdict, dataclass
 from random import Random
@@ -49,7 +48,7 @@ def change(first: int, *records: int, topic: str = "queries", size: int = 200, *
 
 @dataclass(frozen=True)
 class Look:
-    """One look. `envelopes`: topic, key, count, records, hash of the body, in the order of sending.
+    """One look. `envelopes`: topic, key, count, records, hash, in the order of sending.
 
     `books`: by topic captured, delivered, discarded, lost, parked, pending, pending bytes, envelopes, gaps.
     """
@@ -68,15 +67,16 @@ class Look:
     def at(cls, outbox: Outbox) -> Self:
         """What `outbox` holds now. `is_sound`: all bodies are what was stored, and the books balance and agree."""
         envelopes: list[list[Any]] = []
-        books, is_sound = {}, True
+        books: dict[str, list[int]] = {}
+        is_sound = True
         for topic in TOPICS:
             there, size, skip = 0, 0, list[int]()
             while envelope := outbox.head(topic, skip):
                 skip.append(envelope.seq)
                 there, size = there + envelope.records, size + len(envelope.body)
-                digest = hashlib.sha256(envelope.body).hexdigest()
-                is_sound &= envelope.is_intact and envelope.records == len(numbers(envelope.body))
-                envelopes.append([topic, envelope.key, envelope.records, numbers(envelope.body), digest])
+                records = numbers(envelope.body)
+                is_sound &= envelope.is_intact and envelope.records == len(records)
+                envelopes.append([topic, envelope.key, envelope.records, records, envelope.sha256.hex()])
             tally = outbox.tally(topic)
             books[topic] = [tally.captured, tally.delivered, tally.discarded, tally.lost, tally.parked, tally.pending]
             books[topic] += [tally.pending_bytes, tally.envelopes, tally.gaps]
@@ -99,6 +99,11 @@ class Look:
             books=books,
             is_sound=is_sound,
         )
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the envelopes that wait."""
+        return [envelope[1] for envelope in self.envelopes]
 
     @property
     def waiting(self) -> list[int]:

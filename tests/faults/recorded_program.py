@@ -24,7 +24,7 @@ from tests.faults.looks import BOOKMARK, MARKS, NOTE, TOPICS, Look, body, change
 from tests.faults.recorder import KILL, Recorder
 
 FULL = "FULL"
-BIG, BIG_BATCHES = 60_000, 20  # together more than the MiB from which on space is given back
+BIG, BIG_BATCHES = 120_000, 10  # together more than the MiB from which on space is given back
 
 
 class Life:
@@ -141,16 +141,29 @@ def rest(life: Life) -> None:
     life.close()
 
 
-def recovery(life: Life) -> None:
-    """The start after a power cut."""
+def restart(life: Life) -> None:
+    """The start on what an earlier one has left."""
     life.open()
     life.commit(2)
     life.close()
 
 
-PARTS = {part.__name__: part for part in (youth, age, rest, recovery)}
+def restarts(place: Path) -> None:
+    """The start in each of the directories 0, 1, ... of `place`, each with a log and a file of looks of its own."""
+    number = 0
+    while (directory := place / str(number)).exists():
+        Recorder().watch(directory, place / f"{number}.log")
+        restart(Life(directory, place / "acks", place / f"{number}.looks"))
+        number += 1
+
+
+PARTS = {part.__name__: part for part in (youth, age, rest, restart)}
 
 
 if __name__ == "__main__":
-    part, directory, acks, looks, *options = sys.argv[1:]
-    PARTS[part](Life(Path(directory), Path(acks), Path(looks), *options))
+    part, directory, *rest_of_line = sys.argv[1:]
+    if part == restarts.__name__:
+        restarts(Path(directory))
+    else:
+        acks, looks, *options = rest_of_line
+        PARTS[part](Life(Path(directory), Path(acks), Path(looks), *options))

@@ -61,7 +61,8 @@ def run(library: Path, module: str, *arguments: object, directory: Path, log: Pa
         "RECORD_LOG": str(log),
         "RECORD_ACKS": str(acks.resolve()),
     }
-    return subprocess.run([sys.executable, "-m", module, *map(str, arguments)], cwd=ROOT, env=environment).returncode
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
 def read_log(path: Path) -> list[Event]:
