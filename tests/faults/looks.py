@@ -80,12 +80,9 @@ class Look:
             tally = outbox.tally(topic)
             books[topic] = [tally.captured, tally.delivered, tally.discarded, tally.lost, tally.parked, tally.pending]
             books[topic] += [tally.pending_bytes, tally.envelopes, tally.gaps]
-            is_sound &= tally.balances and (tally.pending, tally.pending_bytes, tally.envelopes) == (
-                there,
-                size,
-                len(skip),
-            )
-        parked = [list(row) for row in outbox.parked()]
+            waiting = (tally.pending, tally.pending_bytes, tally.envelopes)
+            is_sound &= tally.balances and waiting == (there, size, len(skip))
+        parked: list[list[Any]] = [list(row) for row in outbox.parked()]
         bookmark = outbox.bookmark(BOOKMARK)
         is_sound &= sum(row[1] for row in parked) == sum(each[4] for each in books.values())
         return cls(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -18,7 +19,7 @@ from pathlib import Path
 from random import Random
 
 from storage.errors import OutboxError
-from storage.outbox import Outbox
+from storage.outbox import FILE_NAME, Outbox
 from tests.faults import recorder
 from tests.faults.disk import FATES, Disk, Fate
 from tests.faults.looks import TOPICS, Look, change, judge
@@ -127,11 +128,15 @@ def start(directory: Path, before: Look | None, after: Look | None) -> tuple[str
             more = Look.at(outbox)
         with closing(Outbox(directory, topics=TOPICS)) as outbox:
             again = Look.at(outbox)
-    except OutboxError as error:
-        return "failed_starts", str(error)
+        with closing(sqlite3.connect(directory / FILE_NAME)) as connection:
+            complaints = connection.execute("PRAGMA integrity_check").fetchall()
+    except (OutboxError, TypeError, ValueError) as error:  # a damaged file gives values of any type
+        return "failed_starts", repr(error)
     is_more = sorted(more.waiting) == sorted([*found.waiting, first, first + 1]) and more.bookmark == str(first + 2)
     is_fine = is_more and more.is_sound and again == more and set(found.keys) < set(more.keys)
-    return ("fine", "") if is_fine else ("torn", f"found {found}, then {more}, then {again}")
+    if not is_fine or complaints != [("ok",)]:
+        return "torn", f"found {found}, then {more}, then {again}, {complaints}"
+    return "fine", ""
 
 
 class Laboratory:
