@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import recorder
-from tests.faults.power_cuts import Laboratory, Recording, laboratory
+from tests.faults.power_cuts import Laboratory, Recording, place_in_memory
 from tests.faults.recorder import CompilerMissing
 
 
@@ -22,11 +22,18 @@ def recorder_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(str(missing))
 
 
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory of its own, in memory where there is such a place."""
+    with place_in_memory() as path:
+        yield path
+
+
 @pytest.fixture(scope="session")
 def bench(recorder_library: Path) -> Iterator[Laboratory]:
     """Where power is cut."""
-    with laboratory() as bench:
-        yield bench
+    with place_in_memory() as path:
+        yield Laboratory(path, recorder_library)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def body(first: int, records: int, size: int) -> bytes:
 
 def numbers(body: bytes) -> list[int]:
     """The records in a body; none in one that is not ours."""
-    head = body.split(b"\n", 1)[0]
+    head = body[: max(body.find(b"\n"), 0)]
     return [int(word) for word in head.split()] if head.replace(b" ", b"").isdigit() else []
 
 

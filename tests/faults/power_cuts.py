@@ -140,12 +140,12 @@ def start(directory: Path, before: Look | None, after: Look | None) -> tuple[str
 
 
 class Laboratory:
-    """Works in `place`, a directory for itself. `progress` hears the number of images that were examined."""
+    """Works in `place`, a directory for itself. `library` is the recorder; `progress` hears how many images there were."""
 
-    def __init__(self, place: Path, progress: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, place: Path, library: Path, progress: Callable[[int], None] = lambda _: None) -> None:
         self._place = place
+        self._library = library
         self._progress = progress
-        self._library = recorder.build(place)
         self._images = 0
 
     def record(
@@ -208,12 +208,12 @@ def _read_looks(path: Path) -> list[Look]:
 
 
 @contextmanager
-def laboratory(progress: Callable[[int], None] = lambda _: None) -> Iterator[Laboratory]:
-    """One in memory where there is such a place: thousands of images are written, and each is synced."""
+def place_in_memory() -> Iterator[Path]:
+    """A new directory, in memory where there is such a place: thousands of images are written, and each is synced."""
     memory = Path("/dev/shm")
     path = Path(tempfile.mkdtemp(prefix="power-cuts-", dir=memory if os.access(memory, os.W_OK) else None))
     try:
-        yield Laboratory(path, progress)
+        yield path
     finally:
         shutil.rmtree(path)
 
@@ -225,7 +225,8 @@ def torture(images: int, seed: int, progress: Callable[[int], None]) -> dict[str
     failed_starts. Raises CompilerMissing.
     """
     outcome, rng = Outcome(), Random(seed)
-    with laboratory(progress) as work:
+    with place_in_memory() as place:
+        work = Laboratory(place, recorder.build(place), progress)
         life = work.record()
         outcome.add(work.examine(life, plan(life.events, images * 7 // 10, rng), f"{seed} life"))
         base, look = format_1(is_closed=False)

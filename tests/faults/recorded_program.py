@@ -15,6 +15,7 @@ import os
 import signal
 import sqlite3
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ class Life:
         self._looks = os.open(looks, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._synchronous = synchronous
 
-    def _tell(self, **promise: Any) -> None:
+    def tell(self, **promise: Any) -> None:
+        """Acknowledges the last call: `promise` says what became of which records."""
         os.write(self._acks, f"{json.dumps(promise)}\n".encode())
         os.write(self._looks, f"{json.dumps(Look.at(self.outbox).as_json)}\n".encode())
 
@@ -47,7 +49,7 @@ class Life:
         if self._synchronous != FULL:
             for connection in [each for each in gc.get_objects() if isinstance(each, sqlite3.Connection)]:
                 connection.execute(f"PRAGMA synchronous={self._synchronous}")
-        self._tell(captured=list(range(self.next - surprises, self.next)))
+        self.tell(captured=list(range(self.next - surprises, self.next)))
 
     def close(self) -> None:
         """What a look shows afterwards is what the next one shows who opens it."""
@@ -64,7 +66,7 @@ class Life:
     def commit(self, *records: int, **more: Any) -> None:
         first = self.next
         self.outbox.commit(change(first, *records, **more))
-        self._tell(captured=list(range(first, first + sum(records))))
+        self.tell(captured=list(range(first, first + sum(records))))
 
     def head(self, topic: str = "queries") -> Envelope:
         envelope = self.outbox.head(topic)
@@ -76,18 +78,18 @@ class Life:
         records = numbers(envelope.body)
         delivered = len(records) - left_out
         self.outbox.accept(envelope, delivered=delivered, reason="partial")
-        self._tell(delivered=records[:delivered], parked=records[delivered:])
+        self.tell(delivered=records[:delivered], parked=records[delivered:])
 
     def park(self, topic: str = "queries") -> None:
         envelope = self.head(topic)
         self.outbox.park(envelope, "refused")
-        self._tell(parked=numbers(envelope.body))
+        self.tell(parked=numbers(envelope.body))
 
     def split(self) -> None:
         envelope = self.head()
         drafts = [Draft(envelope.topic, len(half), body(half[0], len(half), 90)) for half in halves(envelope.body)]
         self.outbox.split(envelope, *drafts)
-        self._tell()
+        self.tell()
 
     def drain(self) -> None:
         for topic in TOPICS:
@@ -96,7 +98,7 @@ class Life:
 
     def shrink(self) -> None:
         self.outbox.shrink()
-        self._tell()
+        self.tell()
 
 
 def youth(life: Life) -> None:
@@ -143,6 +145,16 @@ def rest(life: Life) -> None:
     life.close()
 
 
+def careless(life: Life) -> None:
+    """What the outbox is there to prevent: records and their bookmark in transactions of their own."""
+    life.open()
+    for _ in range(4):
+        whole = change(life.next, 2)
+        life.outbox.commit(replace(whole, bookmarks={}))
+        life.outbox.commit(replace(whole, drafts=()))
+        life.tell(captured=numbers(whole.drafts[0].body))
+
+
 def restart(life: Life) -> None:
     """The start on what an earlier one has left."""
     life.open()
@@ -159,7 +171,7 @@ def restarts(place: Path) -> None:
         number += 1
 
 
-PARTS = {part.__name__: part for part in (youth, age, rest, restart)}
+PARTS = {part.__name__: part for part in (youth, age, rest, careless, restart)}
 
 
 if __name__ == "__main__":

@@ -57,15 +57,15 @@ def test_a_power_cut_while_the_outbox_starts_after_a_power_cut_loses_nothing(
 
 @pytest.mark.parametrize("is_closed", [True, False])
 def test_a_power_cut_while_an_outbox_of_format_1_is_opened_loses_nothing(
-    bench: Laboratory, tmp_path: Path, is_closed: bool
+    bench: Laboratory, place: Path, is_closed: bool
 ) -> None:
     base, look = format_1(is_closed=is_closed)
-    put(tmp_path / "data", base)
-    assert version(tmp_path / "data") == 1
+    put(place / "data", base)
+    assert version(place / "data") == 1
     upgrade = bench.record(RESTART, base=base, before=look)
     *_, (_, image, _) = develop(upgrade, [Cut(len(upgrade.events), FATES[0])], SEED)
-    put(tmp_path / "data", image)
-    assert version(tmp_path / "data") == VERSION
+    put(place / "data", image)
+    assert version(place / "data") == VERSION
     demand_fine(bench.examine(upgrade, plan(upgrade.events, 120, Random(SEED)), SEED), 120)
 
 
@@ -129,9 +129,16 @@ def test_without_the_sync_of_one_commit_that_commit_is_lost(bench: Laboratory, l
     assert outcome.counts["lost"] > 0
 
 
-def test_a_disk_that_lost_what_was_synced_is_noticed(life: Recording, tmp_path: Path) -> None:
+def test_records_and_bookmark_in_two_transactions_are_found_apart(bench: Laboratory) -> None:
+    careless = bench.record(["careless"])
+    outcome = bench.examine(careless, plan(careless.events, CONTROL_IMAGES, Random(SEED)), SEED)
+    assert outcome.counts == {**dict.fromkeys(FAULTS, 0), "images": CONTROL_IMAGES, "torn": outcome.counts["torn"]}
+    assert outcome.counts["torn"] > 0
+
+
+def test_a_disk_that_lost_what_was_synced_is_noticed(life: Recording, place: Path) -> None:
     ((_, image, acknowledged),) = develop(life, [Cut(len(life.events), FATES[1])], SEED)
-    directory = tmp_path / "data"
+    directory = place / "data"
     put(directory, image)
     assert start(directory, *life.around(acknowledged)) == ("fine", "")
     put(directory, {})

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -20,7 +20,7 @@ from tests.faults.disk import Disk
 from tests.faults.looks import Look
 from tests.faults.power_cuts import LIFE, PROGRAM, Recording
 from tests.faults.recorded_program import CUT_SHORT
-from tests.faults.recorder import Event
+from tests.faults.recorder import Event, Operation
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -32,6 +32,21 @@ def replayed(events: Iterable[Event]) -> dict[str, bytes]:
     for event in events:
         disk.apply(event)
     return disk.current
+
+
+def test_whatever_is_done_to_files_is_recorded(recorder_library: Path, tmp_path: Path) -> None:
+    directory, log, acks = tmp_path / "data", tmp_path / "log", tmp_path / "acks"
+    directory.mkdir()
+    module = "tests.faults.plain_files"
+    assert recorder.run(recorder_library, module, directory, directory=directory, log=log, acks=acks) == 0
+    events = recorder.read_log(log)
+    there = files(directory)
+    assert sorted(there) == ["appended", "covered", "new name", "placed", "plain"]
+    assert (there["covered"], len(there["placed"])) == (b"over", 9_000)
+    assert replayed(events) == there
+    assert {event.operation for event in events} == set(get_args(Operation)) - {"ack"}
+    assert [event.name for event in events if event.operation == "sync"] == ["placed", "placed", "."]
+    assert {event.name for event in events}.isdisjoint({"elsewhere", "index-shm"})
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,165 @@
+"""Each system call of a change may be the last one, or fail: the change is there wholly or not at all.
+
+What could go wrong: a process is killed between two writes and half of a change is found; a disk error or a full disk
+is not told, leaves half a change behind, or leaves an outbox behind that works only after a new start; an outbox that
+was being made when it happened is never one.
+The faults are made by tests/faults/recorder.c inside a process that runs tests/faults/faulty_calls.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.errors import OutboxBroken, OutboxFull
+from storage.outbox import FILE_NAME
+from storage.schema import VERSION
+from tests.faults import recorder
+from tests.faults.faulty_calls import ERRORS, LONG_RUN
+from tests.faults.looks import Look
+from tests.faults.old_format import version
+from tests.faults.power_cuts import start
+
+PROGRAM = "tests.faults.faulty_calls"
+CHANGES = ["commit", "accept", "park", "split", "checkpoint"]
+STARTS = ["creation", "start"]
+COMMITTED = f"sync {FILE_NAME}-wal"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the program has to tell; `before` and `after` are looks without a fault."""
+
+    calls: list[str]
+    trials: list[dict[str, Any]]
+    before: Look | None
+    after: Look
+
+    @property
+    def tried(self) -> set[str]:
+        """The calls at which something was made to happen."""
+        return {trial["call"] for trial in self.trials}
+
+    def must_be_told(self, trial: dict[str, Any], last: int) -> bool:
+        """Whether without this call, of the first `last`, the change is not on the disk."""
+        return int(trial["number"]) <= last and str(trial["call"]).split(" ", 1)[1].startswith(FILE_NAME)
+
+
+def same(found: dict[str, Any] | None, expected: Look | None) -> bool:
+    """Whether a look shows what is expected; a new outbox is like any other new one."""
+    if found is None or expected is None:
+        return found is None and expected is None
+    look = Look(**found)
+    return look == expected or (look.is_new and expected.is_new)
+
+
+def report(library: Path, kind: str, operation: str, place: Path) -> Report:
+    """Lets the faults happen in directories of `place`."""
+    arguments = (PROGRAM, kind, operation, place)
+    assert recorder.run(library, *arguments, directory=place, log=place / "log", acks=place / "acks") == 0
+    told = json.loads((place / "report.json").read_text(encoding="utf-8"))
+    before = told["before"] and Look(**told["before"])
+    return Report(told["calls"], told["trials"], before, Look(**told["after"]))
+
+
+# -- killed ------------------------------------------------------------------------------------------------------------
+
+
+def demand_all_or_nothing(library: Path, operation: str, place: Path) -> Report:
+    """Kills at each call and opens what is left."""
+    told = report(library, "kills", operation, place)
+    *killed, unharmed = told.trials
+    assert {trial["code"] for trial in killed} == {-signal.SIGKILL}, "the fault has happened"
+    assert unharmed["code"] == 0, "there is no call after the last one"
+    assert len({trial["directory"] for trial in told.trials}) == len(told.trials) > min(len(told.calls), LONG_RUN)
+    found = {trial["directory"]: start(place / trial["directory"], told.before, told.after) for trial in told.trials}
+    assert {name: seen for name, (verdict, seen) in found.items() if verdict != "fine"} == {}
+    assert start(place / "rehearsal", told.after, None) == ("fine", ""), "and in the end it is there"
+    return told
+
+
+@pytest.mark.parametrize("operation", [*CHANGES, *STARTS])
+def test_killed_at_any_call_it_has_happened_wholly_or_not_at_all(
+    recorder_library: Path, place: Path, operation: str
+) -> None:
+    told = demand_all_or_nothing(recorder_library, operation, place)
+    assert told.tried == {*told.calls, "the end"}
+
+
+def test_killed_before_its_last_sync_a_commit_may_be_there_and_before_its_last_write_never(
+    recorder_library: Path, place: Path
+) -> None:
+    told = report(recorder_library, "kills", "commit", place)
+    last = told.calls.index(COMMITTED) + 1
+    assert start(place / f"{last}", told.after, None) == ("fine", ""), "the control: the process did the last write"
+    assert start(place / f"{last - 1}-torn", told.after, None)[0] == "lost"
+    assert start(place / "1", told.after, None)[0] == "lost"
+
+
+def test_a_change_in_two_transactions_is_found_half_done(recorder_library: Path, place: Path) -> None:
+    told = report(recorder_library, "kills", "careless", place)
+    verdicts = {start(place / trial["directory"], told.before, told.after)[0] for trial in told.trials}
+    assert verdicts == {"fine", "torn"}
+
+
+# -- failed ------------------------------------------------------------------------------------------------------------
+
+
+def demand_that_errors_are_told(library: Path, operation: str, place: Path) -> Report:
+    """Lets each call fail and looks at what the process does then."""
+    told = report(library, "errors", operation, place)
+    changes = operation in CHANGES
+    last = told.calls.index(COMMITTED) + 1 if changes else len(told.calls) - told.calls[::-1].index(COMMITTED)
+    assert len(told.trials) > min(len(told.calls), LONG_RUN)
+    for trial in told.trials:
+        what = {name: trial[name] for name in ("call", "number", "error", "for_ever", "raised")}
+        assert trial["met"] > 0, what
+        assert bool(trial["raised"]) or not told.must_be_told(trial, last), what
+        assert same(trial["found"], (told.before if changes else None) if trial["raised"] else told.after), what
+        assert same(trial["again"], told.after), what
+        more = Look(**trial["more"])
+        assert (more.captured, len(more.waiting)) == (told.after.captured + 1, len(told.after.waiting) + 1), what
+        assert more.is_sound, what
+        assert trial["kept"], what
+    return told
+
+
+@pytest.mark.parametrize("operation", [*CHANGES, *STARTS])
+def test_a_call_that_fails_is_told_and_changes_nothing_and_the_outbox_works_on(
+    recorder_library: Path, place: Path, operation: str
+) -> None:
+    told = demand_that_errors_are_told(recorder_library, operation, place)
+    assert told.tried == {*told.calls}
+    assert {trial["error"] for trial in told.trials} == {errno.errorcode[error] for error in ERRORS}
+
+
+def test_a_change_in_two_transactions_that_fails_is_left_half_done(recorder_library: Path, place: Path) -> None:
+    told = report(recorder_library, "errors", "careless", place)
+    assert any(trial["raised"] and not same(trial["found"], told.before) for trial in told.trials)
+
+
+def test_a_full_disk_is_told_as_one(recorder_library: Path, place: Path) -> None:
+    told = report(recorder_library, "errors", "commit", place)
+    writes = [trial for trial in told.trials if trial["call"] == f"write {FILE_NAME}-wal"]
+    assert {(trial["error"], trial["code"]) for trial in writes} == {
+        ("EIO", OutboxBroken.code),
+        ("ENOSPC", OutboxFull.code),
+    }
+
+
+# -- an outbox of an earlier format ------------------------------------------------------------------------------------
+
+
+def test_killed_at_any_call_a_migration_has_happened_wholly_or_not_at_all(recorder_library: Path, place: Path) -> None:
+    demand_all_or_nothing(recorder_library, "migration", place)
+    assert version(place / "rehearsal") == VERSION
+
+
+def test_a_call_that_fails_ends_a_migration_that_can_be_tried_again(recorder_library: Path, place: Path) -> None:
+    demand_that_errors_are_told(recorder_library, "migration", place)
