@@ -22,7 +22,7 @@ from typing import Any
 from storage.envelope import Draft, Envelope
 from storage.errors import OutboxError
 from storage.outbox import Outbox
-from tests.faults.looks import BOOKMARK, TOPICS, Look, body, change, halves
+from tests.faults.looks import BOOKMARK, TOPICS, Look, body, change, halves, opened
 from tests.faults.old_format import format_1
 from tests.faults.power_cuts import put
 from tests.faults.recorder import FOR_EVER, KILL, TEAR, Recorder
@@ -33,11 +33,6 @@ CHECKPOINT_PAGES = 243  # with the pages of one more commit there are enough for
 
 Image = dict[str, bytes]
 Base = tuple[Image, Look | None]  # files, and what a look into them shows
-
-
-def opened(directory: Path) -> Outbox:
-    """The outbox as everybody opens it here."""
-    return Outbox(directory, topics=TOPICS)
 
 
 def head(outbox: Outbox) -> Envelope:

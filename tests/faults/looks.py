@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from random import Random
 from typing import Any, Literal, Self
 
@@ -44,6 +45,11 @@ def change(first: int, *records: int, topic: str = "queries", size: int = 200, *
         drafts.append(Draft(topic, count, body(first, count, size)))
         first += count
     return Change(tuple(drafts), bookmarks={BOOKMARK: str(first).encode()}, **more)
+
+
+def opened(directory: Path) -> Outbox:
+    """The outbox in `directory`, opened or made as it is everywhere here."""
+    return Outbox(directory, topics=TOPICS)
 
 
 @dataclass(frozen=True)

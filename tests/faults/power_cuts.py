@@ -19,10 +19,10 @@ from pathlib import Path
 from random import Random
 
 from storage.errors import OutboxError
-from storage.outbox import FILE_NAME, Outbox
+from storage.outbox import FILE_NAME
 from tests.faults import recorder
 from tests.faults.disk import FATES, Disk, Fate
-from tests.faults.looks import TOPICS, Look, change, judge
+from tests.faults.looks import Look, change, judge, opened
 from tests.faults.old_format import format_1
 from tests.faults.recorder import Event
 
@@ -118,7 +118,7 @@ def put(directory: Path, image: Mapping[str, bytes]) -> None:
 def start(directory: Path, before: Look | None, after: Look | None) -> tuple[str, str]:
     """Opens the outbox, commits once more and opens it again: a verdict, and what was seen when it is not "fine"."""
     try:
-        with closing(Outbox(directory, topics=TOPICS)) as outbox:
+        with closing(opened(directory)) as outbox:
             found = Look.at(outbox)
             verdict = judge(found, before, after)
             if verdict != "fine":
@@ -126,7 +126,7 @@ def start(directory: Path, before: Look | None, after: Look | None) -> tuple[str
             first = int(found.bookmark or 0)
             outbox.commit(change(first, 2))
             more = Look.at(outbox)
-        with closing(Outbox(directory, topics=TOPICS)) as outbox:
+        with closing(opened(directory)) as outbox:
             again = Look.at(outbox)
         with closing(sqlite3.connect(directory / FILE_NAME)) as connection:
             complaints = connection.execute("PRAGMA integrity_check").fetchall()
@@ -140,7 +140,7 @@ def start(directory: Path, before: Look | None, after: Look | None) -> tuple[str
 
 
 class Laboratory:
-    """Works in `place`, a directory for itself. `library` is the recorder; `progress` hears how many images there were."""
+    """Works in `place`, a directory for itself, with the recorder in `library`. `progress` counts the images."""
 
     def __init__(self, place: Path, library: Path, progress: Callable[[int], None] = lambda _: None) -> None:
         self._place = place

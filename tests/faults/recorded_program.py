@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.envelope import Draft, Envelope, Gap
-from storage.outbox import Outbox
-from tests.faults.looks import BOOKMARK, MARKS, NOTE, TOPICS, Look, body, change, halves, numbers
+from tests.faults.looks import BOOKMARK, MARKS, NOTE, TOPICS, Look, body, change, halves, numbers, opened
 from tests.faults.recorder import KILL, Recorder
 
 FULL = "FULL"
@@ -45,7 +44,7 @@ class Life:
 
     def open(self, *, surprises: int = 0) -> None:
         """`surprises`: so many records are there that were never acknowledged."""
-        self.outbox = Outbox(self._directory, topics=TOPICS)
+        self.outbox = opened(self._directory)
         if self._synchronous != FULL:
             for connection in [each for each in gc.get_objects() if isinstance(each, sqlite3.Connection)]:
                 connection.execute(f"PRAGMA synchronous={self._synchronous}")
@@ -55,7 +54,7 @@ class Life:
         """What a look shows afterwards is what the next one shows who opens it."""
         self.outbox.close()
         os.write(self._acks, b"{}\n")
-        self.outbox = Outbox(self._directory, topics=TOPICS)
+        self.outbox = opened(self._directory)
         os.write(self._looks, f"{json.dumps(Look.at(self.outbox).as_json)}\n".encode())
         self.outbox.close()
 

@@ -16,6 +16,7 @@ from random import Random
 
 import pytest
 
+from storage.outbox import FILE_NAME
 from storage.schema import VERSION
 from tests.faults.disk import FATES
 from tests.faults.old_format import format_1, version
@@ -123,7 +124,10 @@ def test_with_synchronous_off_records_are_lost_or_the_file_is_damaged(bench: Lab
 
 def test_without_the_sync_of_one_commit_that_commit_is_lost(bench: Laboratory, life: Recording) -> None:
     acks = [at for at, event in enumerate(life.events) if event.operation == "ack"]
-    dropped = next(at for at in range(acks[1], 0, -1) if life.events[at].operation == "sync")
+    syncs = [
+        at for at, event in enumerate(life.events) if event.operation == "sync" and event.name.startswith(FILE_NAME)
+    ]
+    dropped = max(at for at in syncs if at < acks[1])
     careless = replace(life, events=[*life.events[:dropped], *life.events[dropped + 1 :]])
     outcome = bench.examine(careless, [Cut(acks[1], fate) for fate in FATES], SEED)
     assert outcome.counts["lost"] > 0

@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 import pytest
 
+from storage.outbox import FILE_NAME
 from tests.faults import recorder
 from tests.faults.disk import Disk
 from tests.faults.looks import Look
@@ -94,9 +95,8 @@ def stretches(events: Iterable[Event]) -> list[list[Event]]:
 def test_each_change_is_written_and_synced_before_it_is_acknowledged(life: Recording) -> None:
     for stretch, look, following in zip(stretches(life.events), life.looks, life.looks[1:], strict=False):
         if look != following:
-            kinds = [event.operation for event in stretch if event.operation in {"write", "sync"}]
-            assert kinds[-1] == "sync"
-            assert "write" in kinds
+            wal = [event.operation for event in stretch if event.name == f"{FILE_NAME}-wal"]
+            assert "sync" in wal[len(wal) - wal[::-1].index("write") :], "after the last write to it"
 
 
 def test_the_life_has_checkpoints_and_gives_space_back(life: Recording) -> None:
