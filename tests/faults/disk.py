@@ -5,6 +5,8 @@ The model:
 - What was written to a file before its last fsync or fdatasync is there, and its size.
 - Of what was written later each sector of 512 bytes is there or not, whatever happens to the others; a sector is never
   half written. Where a file became longer and a sector is missing there are zeros. A change of size is there or not.
+- After a sync that failed the kernel takes what was written for clean: programs see it, the disk may never get it, and
+  no later sync is about it.
 - A change of names (a file created, deleted or renamed) is there once the directory was synced. Of later ones a prefix
   is there, as a journal writes them: none (where only fsync of the directory makes a name durable), all, or some.
 
@@ -54,17 +56,30 @@ class _Change:
     time: int
     offset: int
     data: bytes | None
+    is_given_up: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class _File:
+    """`content` is durable, `seen` is what programs see."""
+
     content: bytearray = field(default_factory=bytearray)
+    seen: bytearray = field(default_factory=bytearray)
     changes: list[_Change] = field(default_factory=list)
+
+    def change(self, time: int, offset: int, data: bytes | None) -> None:
+        self.changes.append(_Change(time, offset, data))
+        _make(self.seen, offset, data)
 
     def sync(self) -> None:
         for change in self.changes:
-            _make(self.content, change.offset, change.data)
+            if not change.is_given_up:
+                _make(self.content, change.offset, change.data)
         self.changes.clear()
+
+    def fail(self) -> None:
+        for change in self.changes:
+            change.is_given_up = change.data is not None
 
 
 class Disk:
@@ -72,7 +87,7 @@ class Disk:
 
     def __init__(self, base: Mapping[str, bytes] | None = None) -> None:
         self._time = 0
-        self._names = {name: _File(bytearray(content)) for name, content in (base or {}).items()}
+        self._names = {name: _File(bytearray(data), bytearray(data)) for name, data in (base or {}).items()}
         self._durable_names = dict(self._names)
         self._name_changes: list[dict[str, _File]] = []  # what the names are after each
         self._inodes: dict[int, _File] = {}
@@ -87,9 +102,9 @@ class Disk:
             case "open" if event.name != ".":
                 self._inodes[event.inode] = self._names[event.name]
             case "write":
-                self._inodes[event.inode].changes.append(_Change(self._time, event.offset, event.data))
+                self._inodes[event.inode].change(self._time, event.offset, event.data)
             case "truncate":
-                self._inodes[event.inode].changes.append(_Change(self._time, event.offset, None))
+                self._inodes[event.inode].change(self._time, event.offset, None)
             case "unlink":
                 self._rename({name: file for name, file in self._names.items() if name != event.name})
             case "rename":
@@ -100,6 +115,8 @@ class Disk:
                 self._name_changes.clear()
             case "sync":
                 self._inodes[event.inode].sync()
+            case "unsynced" if event.name != ".":
+                self._inodes[event.inode].fail()
 
     def _rename(self, names: dict[str, _File]) -> None:
         self._names = names
@@ -108,7 +125,7 @@ class Disk:
     @property
     def current(self) -> dict[str, bytes]:
         """What every program sees now: name to content."""
-        return self.image(Fate("all", "all"), Random(0))
+        return {name: bytes(file.seen) for name, file in self._names.items()}
 
     def image(self, fate: Fate, rng: Random) -> dict[str, bytes]:
         """What may be found after a power cut now: name to content."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from storage.envelope import Draft, Envelope
 from storage.errors import OutboxError
-from storage.outbox import Outbox
+from storage.outbox import FILE_NAME, Outbox
 from tests.faults.looks import BOOKMARK, TOPICS, Look, body, change, halves, opened
 from tests.faults.old_format import format_1
 from tests.faults.power_cuts import put
@@ -29,6 +29,7 @@ from tests.faults.recorder import FOR_EVER, KILL, TEAR, Recorder
 
 ERRORS = (errno.EIO, errno.ENOSPC)
 LONG_RUN, KEPT_OF_A_LONG_RUN = 40, 5  # of very many writes to one file in a row not each is tried
+COMMITTED = f"sync {FILE_NAME}-wal"  # with this call the disk has it
 CHECKPOINT_PAGES = 243  # with the pages of one more commit there are enough for a checkpoint
 
 Image = dict[str, bytes]
@@ -87,7 +88,22 @@ def some(directory: Path) -> Base:
     with closing(opened(directory)) as outbox:
         outbox.commit(change(0, 4, 4, 2))
         look = Look.at(outbox)
-    return {path.name: path.read_bytes() for path in directory.iterdir()}, look
+    return _files(directory), look
+
+
+def left(directory: Path) -> Base:
+    """The same, when the process that had it was killed."""
+    image, _ = some(directory)
+    put(directory, image)
+    outbox = opened(directory)
+    outbox.commit(change(captured(outbox), 2))
+    found = _files(directory), Look.at(outbox)
+    outbox.close()
+    return found
+
+
+def _files(directory: Path) -> Image:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def old(_: Path) -> Base:
@@ -102,6 +118,7 @@ class Operation:
     base: Callable[[Path], Base]
     act: Callable[[Outbox], None] | None = None
     wal_pages: int = 0  # so much is in the WAL before
+    behind: str = ""  # only calls after the first of this kind are tried
 
     def begin(self, directory: Path, image: Image) -> Outbox | None:
         """Everything before."""
@@ -126,9 +143,9 @@ OPERATIONS = {
     "park": Operation(some, park),
     "split": Operation(some, split),
     "careless": Operation(some, careless),
-    "checkpoint": Operation(some, commit, wal_pages=CHECKPOINT_PAGES),
+    "checkpoint": Operation(some, commit, wal_pages=CHECKPOINT_PAGES, behind=COMMITTED),
     "creation": Operation(nothing),
-    "start": Operation(some),
+    "start": Operation(left),
     "migration": Operation(old),
 }
 
@@ -160,7 +177,9 @@ class Trial:
 
     def _chosen(self) -> Iterator[tuple[int, str]]:
         """Number and name of the calls that are tried: all, but for some of very many writes to one file."""
-        for call, run in groupby(enumerate(self.report["calls"], 1), key=lambda each: each[1]):
+        calls, behind = self.report["calls"], self._operation.behind
+        begin = calls.index(behind) + 1 if behind else 0
+        for call, run in groupby(enumerate(calls[begin:], begin + 1), key=lambda each: each[1]):
             row = list(run)
             step = len(row) // KEPT_OF_A_LONG_RUN if len(row) > LONG_RUN else 1
             yield from ((number, call) for number, _ in row[::step])

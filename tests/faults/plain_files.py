@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+from tests.faults.recorder import Recorder
 
 
 def main(directory: Path) -> None:
@@ -35,6 +38,14 @@ def main(directory: Path) -> None:
         (directory / "unlinked while open").unlink()
         file.write(b"nobody will see it")
     (directory.parent / "elsewhere").write_bytes(b"not recorded")
+    recorder = Recorder()
+    with (directory / "failed").open("wb", buffering=0) as file:
+        file.write(b"clean, says the kernel")
+        recorder.arm(1, operation="sync")
+        with suppress(OSError):
+            os.fsync(file.fileno())
+        recorder.disarm()
+        os.fsync(file.fileno())
     names = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     os.fsync(names)
     os.close(names)

@@ -9,6 +9,7 @@ weakens what the outbox has asked SQLite for, for controls.
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.envelope import Draft, Envelope, Gap
+from storage.errors import OutboxError
 from tests.faults.looks import BOOKMARK, MARKS, NOTE, TOPICS, Look, body, change, halves, numbers, opened
 from tests.faults.recorder import KILL, Recorder
 
@@ -67,6 +69,17 @@ class Life:
         self.outbox.commit(change(first, *records, **more))
         self.tell(captured=list(range(first, first + sum(records))))
 
+    def commit_in_vain(self, *records: int) -> None:
+        """The disk fails when it shall be synced; nothing is acknowledged."""
+        recorder = Recorder()
+        recorder.arm(1, action=errno.EIO, operation="sync")
+        try:
+            self.outbox.commit(change(self.next, *records))
+        except OutboxError:
+            assert recorder.disarm() == 1
+        else:
+            raise AssertionError("a commit that was not synced must not return")
+
     def head(self, topic: str = "queries") -> Envelope:
         envelope = self.outbox.head(topic)
         assert envelope is not None
@@ -105,6 +118,8 @@ def youth(life: Life) -> None:
     life.open()
     life.commit(3, 2)
     life.commit(4, notes={NOTE: "since 1"})
+    life.commit_in_vain(2, 2)
+    life.commit(2, 2)
     life.commit(1, topic="command_result", marks=(MARKS[0],))
     life.commit()
     life.accept("command_result")
@@ -144,6 +159,14 @@ def rest(life: Life) -> None:
     life.close()
 
 
+def misled(life: Life) -> None:
+    """Killed after a sync that failed: the next process sees what the disk has not, and cannot know it."""
+    life.open()
+    life.commit(3)
+    life.commit_in_vain(4)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def careless(life: Life) -> None:
     """What the outbox is there to prevent: records and their bookmark in transactions of their own."""
     life.open()
@@ -170,7 +193,7 @@ def restarts(place: Path) -> None:
         number += 1
 
 
-PARTS = {part.__name__: part for part in (youth, age, rest, careless, restart)}
+PARTS = {part.__name__: part for part in (youth, age, rest, misled, careless, restart)}
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@
  *   RECORD_ACKS  a file outside of the directory; what the program writes there is recorded as an acknowledgement
  *
  * One entry of the log is a line `operation inode offset length name`, followed by `length` bytes: what was written,
- * what was acknowledged, the new name of a rename. It is made after the call succeeded. Files whose names end in -shm
- * are not recorded (SQLite makes them anew after a power cut), but their calls count, and can fail, as all others.
+ * what was acknowledged, the new name of a rename. It is made after the call succeeded; a sync that failed is entered as
+ * `unsynced`. Files whose names end in -shm are not recorded (SQLite makes them anew after a power cut), but their calls
+ * count, and can fail, as all others.
  * What slips past (mmap, sendfile, ...) is noticed by whoever compares a replay of the log with the files.
  *
  * The recorder_ functions are for the recorded program itself, through ctypes. Needs Linux with 64-bit off_t.
@@ -331,13 +332,12 @@ static int synced(int fd, int is_data_only)
     ENTER;
     char path[PATH_MAX];
     const char *name = name_of(path_of(fd, path));
-    int failure = name ? meet("sync", name) : 0;
-    if (failure) {
-        errno = failure;
-        LEAVE(-1);
-    }
-    int result = is_data_only ? NEXT(fdatasync)(fd) : NEXT(fsync)(fd);
-    if (!result && name) enter("sync", inode_of(fd), 0, name, "", 0);
+    int failure = name ? meet("sync", name) : 0, result = -1;
+    if (failure) errno = failure;
+    else result = is_data_only ? NEXT(fdatasync)(fd) : NEXT(fsync)(fd);
+    int error = errno;
+    if (name) enter(result ? "unsynced" : "sync", inode_of(fd), 0, name, "", 0);
+    errno = error;
     LEAVE(result);
 }
 

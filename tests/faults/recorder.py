@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent.parent
 KILL, TEAR = 0, -1  # instead of an errno: the process ends before the call, or after half of what it would write
 FOR_EVER = 1 << 40
 
-Operation = Literal["create", "open", "write", "truncate", "unlink", "rename", "sync", "ack"]
+Operation = Literal["create", "open", "write", "truncate", "unlink", "rename", "sync", "unsynced", "ack"]
 
 
 class CompilerMissing(Exception):

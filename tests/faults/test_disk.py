@@ -117,6 +117,14 @@ def test_a_sync_is_of_one_file_only() -> None:
     assert {image["b"] for image in drawn} == {b"", NEW}
 
 
+def test_after_a_sync_that_failed_no_later_one_makes_it_durable() -> None:
+    failed = (*SYNCED, written(NEW), of("unsynced"))
+    assert contents(failed) == {OLD, NEW}
+    assert images((*failed, of("sync"))) == [{"a": OLD}]
+    assert disk((*failed, of("sync"))).current == {"a": NEW}, "but programs see it"
+    assert images((*failed, written(NEW), of("sync"))) == [{"a": NEW}], "what is written once more is durable"
+
+
 def test_a_size_is_changed_or_not() -> None:
     assert contents((*SYNCED, Event("truncate", "a", 1, 100))) == {OLD, OLD[:100]}
     assert contents((*SYNCED, Event("truncate", "a", 1, 600))) == {OLD, OLD + bytes(88)}

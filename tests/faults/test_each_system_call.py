@@ -21,15 +21,15 @@ from storage.errors import OutboxBroken, OutboxFull
 from storage.outbox import FILE_NAME
 from storage.schema import VERSION
 from tests.faults import recorder
-from tests.faults.faulty_calls import ERRORS, LONG_RUN
+from tests.faults.faulty_calls import COMMITTED, ERRORS
 from tests.faults.looks import Look
 from tests.faults.old_format import version
 from tests.faults.power_cuts import start
 
 PROGRAM = "tests.faults.faulty_calls"
-CHANGES = ["commit", "accept", "park", "split", "checkpoint"]
+CHANGES = ["commit", "accept", "park", "split"]
 STARTS = ["creation", "start"]
-COMMITTED = f"sync {FILE_NAME}-wal"
+MIGRATION = "migration"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def demand_all_or_nothing(library: Path, operation: str, place: Path) -> Report:
     *killed, unharmed = told.trials
     assert {trial["code"] for trial in killed} == {-signal.SIGKILL}, "the fault has happened"
     assert unharmed["code"] == 0, "there is no call after the last one"
-    assert len({trial["directory"] for trial in told.trials}) == len(told.trials) > min(len(told.calls), LONG_RUN)
+    assert len({trial["directory"] for trial in told.trials}) == len(told.trials)
     found = {trial["directory"]: start(place / trial["directory"], told.before, told.after) for trial in told.trials}
     assert {name: seen for name, (verdict, seen) in found.items() if verdict != "fine"} == {}
     assert start(place / "rehearsal", told.after, None) == ("fine", ""), "and in the end it is there"
@@ -90,6 +90,19 @@ def test_killed_at_any_call_it_has_happened_wholly_or_not_at_all(
 ) -> None:
     told = demand_all_or_nothing(recorder_library, operation, place)
     assert told.tried == {*told.calls, "the end"}
+    assert len(told.trials) > len(told.calls)
+
+
+def test_killed_at_any_call_of_a_checkpoint_nothing_is_lost(recorder_library: Path, place: Path) -> None:
+    told = demand_all_or_nothing(recorder_library, "checkpoint", place)
+    assert told.tried == {*behind_the_commit(told), "the end"}
+
+
+def behind_the_commit(told: Report) -> list[str]:
+    """What a checkpoint does."""
+    calls = told.calls[told.calls.index(COMMITTED) + 1 :]
+    assert {f"write {FILE_NAME}", f"sync {FILE_NAME}"} <= {*calls}, "there is a checkpoint"
+    return calls
 
 
 def test_killed_before_its_last_sync_a_commit_may_be_there_and_before_its_last_write_never(
@@ -114,15 +127,14 @@ def test_a_change_in_two_transactions_is_found_half_done(recorder_library: Path,
 def demand_that_errors_are_told(library: Path, operation: str, place: Path) -> Report:
     """Lets each call fail and looks at what the process does then."""
     told = report(library, "errors", operation, place)
-    changes = operation in CHANGES
+    is_start = operation in {*STARTS, MIGRATION}
     commits = [number for number, call in enumerate(told.calls, 1) if call == COMMITTED]
-    last = commits[0] if changes else max(commits, default=0)
-    assert len(told.trials) > min(len(told.calls), LONG_RUN)
+    last = max(commits, default=0) if is_start else commits[0]
     for trial in told.trials:
         what = {name: trial[name] for name in ("call", "number", "error", "for_ever", "raised")}
         assert trial["met"] > 0, what
         assert bool(trial["raised"]) or not told.must_be_told(trial, last), what
-        assert same(trial["found"], (told.before if changes else None) if trial["raised"] else told.after), what
+        assert same(trial["found"], (None if is_start else told.before) if trial["raised"] else told.after), what
         assert same(trial["again"], told.after), what
         more = Look(**trial["more"])
         assert (more.captured, len(more.waiting)) == (told.after.captured + 1, len(told.after.waiting) + 1), what
@@ -137,7 +149,14 @@ def test_a_call_that_fails_is_told_and_changes_nothing_and_the_outbox_works_on(
 ) -> None:
     told = demand_that_errors_are_told(recorder_library, operation, place)
     assert told.tried == {*told.calls}
+    assert len(told.trials) > len(told.calls)
     assert {trial["error"] for trial in told.trials} == {errno.errorcode[error] for error in ERRORS}
+
+
+def test_a_checkpoint_that_fails_is_no_failure_of_the_commit_before_it(recorder_library: Path, place: Path) -> None:
+    told = demand_that_errors_are_told(recorder_library, "checkpoint", place)
+    assert told.tried == {*behind_the_commit(told)}
+    assert {trial["raised"] for trial in told.trials} == {""}
 
 
 def test_a_change_in_two_transactions_that_fails_is_left_half_done(recorder_library: Path, place: Path) -> None:
@@ -158,9 +177,9 @@ def test_a_full_disk_is_told_as_one(recorder_library: Path, place: Path) -> None
 
 
 def test_killed_at_any_call_a_migration_has_happened_wholly_or_not_at_all(recorder_library: Path, place: Path) -> None:
-    demand_all_or_nothing(recorder_library, "migration", place)
+    demand_all_or_nothing(recorder_library, MIGRATION, place)
     assert version(place / "rehearsal") == VERSION
 
 
 def test_a_call_that_fails_ends_a_migration_that_can_be_tried_again(recorder_library: Path, place: Path) -> None:
-    demand_that_errors_are_told(recorder_library, "migration", place)
+    demand_that_errors_are_told(recorder_library, MIGRATION, place)

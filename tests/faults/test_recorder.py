@@ -42,11 +42,11 @@ def test_whatever_is_done_to_files_is_recorded(recorder_library: Path, tmp_path:
     assert recorder.run(recorder_library, module, directory, directory=directory, log=log, acks=acks) == 0
     events = recorder.read_log(log)
     there = files(directory)
-    assert sorted(there) == ["appended", "covered", "new name", "placed", "plain"]
+    assert sorted(there) == ["appended", "covered", "failed", "new name", "placed", "plain"]
     assert (there["covered"], len(there["placed"])) == (b"over", 9_000)
     assert replayed(events) == there
     assert {event.operation for event in events} == set(get_args(Operation)) - {"ack"}
-    assert [event.name for event in events if event.operation == "sync"] == ["placed", "placed", "."]
+    assert [event.name for event in events if event.operation == "sync"] == ["placed", "placed", "failed", "."]
     assert {event.name for event in events}.isdisjoint({"elsewhere", "index-shm"})
 
 
