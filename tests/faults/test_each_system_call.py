@@ -47,8 +47,9 @@ class Report:
         return {trial["call"] for trial in self.trials}
 
     def must_be_told(self, trial: dict[str, Any], last: int) -> bool:
-        """Whether without this call, of the first `last`, the change is not on the disk."""
-        return int(trial["number"]) <= last and str(trial["call"]).split(" ", 1)[1].startswith(FILE_NAME)
+        """Whether without this call, of the first `last`, the change is not on the disk. (To open there may be two ways.)"""
+        operation, name = str(trial["call"]).split(" ", 1)
+        return int(trial["number"]) <= last and operation in {"write", "sync"} and name.startswith(FILE_NAME)
 
 
 def same(found: dict[str, Any] | None, expected: Look | None) -> bool:
