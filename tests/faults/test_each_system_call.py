@@ -47,7 +47,7 @@ class Report:
         return {trial["call"] for trial in self.trials}
 
     def must_be_told(self, trial: dict[str, Any], last: int) -> bool:
-        """Whether without this call, of the first `last`, the change is not on the disk. (To open there may be two ways.)"""
+        """Whether the change is not on the disk without this call, which is among the first `last`."""
         operation, name = str(trial["call"]).split(" ", 1)
         return int(trial["number"]) <= last and operation in {"write", "sync"} and name.startswith(FILE_NAME)
 
