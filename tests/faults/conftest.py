@@ -1,0 +1,42 @@
+"""What the fault tests share: the recorder, compiled once."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults import recorder
+from tests.faults.power_cuts import Laboratory, Recording, place_in_memory
+from tests.faults.recorder import CompilerMissing
+
+
+@pytest.fixture(scope="session")
+def recorder_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`recorder.c` as a library. Without a compiler its tests fail where everything must be there (CI=true)."""
+    try:
+        return recorder.build(tmp_path_factory.mktemp("recorder"))
+    except CompilerMissing as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must have a compiler: {missing}", pytrace=False)
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory of its own, in memory where there is such a place."""
+    with place_in_memory() as path:
+        yield path
+
+
+@pytest.fixture(scope="session")
+def bench(recorder_library: Path) -> Iterator[Laboratory]:
+    """Where power is cut."""
+    with place_in_memory() as path:
+        yield Laboratory(path, recorder_library)
+
+
+@pytest.fixture(scope="session")
+def life(bench: Laboratory) -> Recording:
+    """The whole life of an outbox, recorded."""
+    return bench.record()
