@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import orjson
 
 from agent import __version__, logs
 from agent.config.layers import Layers, load
@@ -58,14 +59,14 @@ def cli(context: click.Context, /, **options: Any) -> None:
 @click.pass_context
 def run(context: click.Context, /, **options: Any) -> None:
     """Runs the agent until SIGTERM or SIGINT."""
-    from agent import conductor, wiring
+    from agent import conductor, lobby
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # until the conductor takes over
     config, layers = _load(context, options)
     if sys.stderr is not None:
         faulthandler.enable()  # SIGABRT, by which systemd's watchdog ends us, then shows where each thread was
-    agent = wiring.build(config, layers)
+    agent = lobby.build_when_there_is_room(config, layers)
     agent.conductor.hear_signals()
     logs.tell(
         logging.INFO,
@@ -101,6 +102,26 @@ def once(context: click.Context, /, *, dry_run: bool, **options: Any) -> None:
     for error in outcome.errors:
         click.echo(str(error), err=True)
     if outcome.errors:
+        sys.exit(FOUND)
+
+
+@cli.command()
+@click.argument("directory", required=False, type=_A_PATH)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of sentences.")
+@_with_options
+@click.pass_context
+def audit(context: click.Context, /, *, directory: Path | None, as_json: bool, **options: Any) -> None:
+    """Proves from the outbox alone that nothing is missing. Exit 1 when something is.
+
+    DIRECTORY: where the outbox is; default: data_dir of the configuration. May be done while the agent runs.
+    """
+    from agent import audit as words
+    from storage.audit import audit as examine
+
+    data_dir = directory if directory is not None else _load(context, options, quiet=True)[1].data_dir
+    found = examine(data_dir)
+    click.echo(orjson.dumps(words.as_json(found)).decode() if as_json else "\n".join(words.lines(found)))
+    if not found.balances:
         sys.exit(FOUND)
 
 

@@ -14,6 +14,7 @@ from agent.backoff import RECONNECT_BASE_S, RECONNECT_CAP_S, Backoff
 from agent.clock import Clock
 from agent.collector import Collector, describe
 from agent.command_desk import PAUSED_NOTE, CommandDesk
+from agent.commands import Command
 from agent.conductor import Conductor
 from agent.config.layers import Layers
 from agent.config.schema import Config
@@ -80,7 +81,7 @@ def make_source(config: Config, clock: Clock, pulse: Pulse | None = None) -> Sou
 def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
     """Takes the lock, opens the outbox and connects the parts; starts nothing and talks to nobody.
 
-    Raises OutboxLocked, OutboxForeign, OutboxNewer, OutboxInaccessible, OutboxNotDurable.
+    Raises OutboxLocked, OutboxForeign, OutboxNewer, OutboxInaccessible, OutboxNotDurable, OutboxFull.
     """
     parts = parts or Parts()
     lock = DirectoryLock(layers.data_dir)
@@ -100,15 +101,7 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
     sink = parts.sink or HttpSink(_transport(config), config.collector_id, parts.clock)
     flusher = Flusher(outbox, sink, board, clock=parts.clock, rng=parts.rng, hold_s=config.heartbeat_interval)
     inbox: queue.SimpleQueue[Word] = queue.SimpleQueue()
-    heartbeat = Heartbeat(
-        _transport(config, read_timeout_s=HEARTBEAT_TIMEOUT_S, total_timeout_s=HEARTBEAT_TIMEOUT_S),
-        config.collector_id,
-        board,
-        interval_s=config.heartbeat_interval,
-        clock=parts.clock,
-        rng=parts.rng,
-        give=inbox.put,
-    )
+    heartbeat = make_heartbeat(config, parts, board, give=inbox.put)
 
     def on_config(changed: Config) -> None:
         heartbeat.set_interval(changed.heartbeat_interval)
@@ -121,6 +114,19 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
     vigil = Vigil(pulses, board, parts.systemd, parts.clock, slack_s=parts.slack_s, pace_s=parts.pace_s)
     conductor = Conductor([watch], flusher, heartbeat, vigil, clock=parts.clock)
     return Agent(conductor, watch, flusher, heartbeat, outbox, board, lock)
+
+
+def make_heartbeat(config: Config, parts: Parts, board: Scoreboard, *, give: Callable[[Command], None]) -> Heartbeat:
+    """The heartbeat, with a connection of its own; `give` hears the commands."""
+    return Heartbeat(
+        _transport(config, read_timeout_s=HEARTBEAT_TIMEOUT_S, total_timeout_s=HEARTBEAT_TIMEOUT_S),
+        config.collector_id,
+        board,
+        interval_s=config.heartbeat_interval,
+        clock=parts.clock,
+        rng=parts.rng,
+        give=give,
+    )
 
 
 def _watch_loop(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from storage.errors import OutboxInaccessible, OutboxLocked
+from storage.errors import OutboxError, OutboxFull, OutboxInaccessible, OutboxLocked
 
 _PID_BYTES = 20
 
@@ -19,19 +20,20 @@ class DirectoryLock:
     def __init__(self, directory: Path) -> None:
         """Creates the directory (0700) when it is missing and takes the lock.
 
-        Raises OutboxLocked when another process has it, OutboxInaccessible when the directory cannot be used.
+        Raises OutboxLocked when another process has it, OutboxFull when there is no room for it, OutboxInaccessible
+        when the directory cannot be used.
         """
         self.path = directory / "agent.lock"
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise OutboxInaccessible(f"{directory} ({error.strerror})") from error
+            raise _explained(directory, error) from error
         try:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             os.close(self._directory)
-            raise OutboxInaccessible(f"{directory} ({error.strerror})") from error
+            raise _explained(directory, error) from error
         try:
             # The directory as well: a lock file can be deleted, and another one made in its place.
             fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,3 +61,8 @@ class DirectoryLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def _explained(directory: Path, error: OSError) -> OutboxError:
+    kind = OutboxFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else OutboxInaccessible
+    return kind(f"{directory} ({error.strerror})")

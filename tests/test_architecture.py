@@ -44,14 +44,15 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("agent.flusher", "agent.heartbeat", "agent.vigil", "agent.conductor", "agent.console"),
     ),
     ("agent.wiring", "agent.doctor"),
-    ("agent.single",),
+    ("agent.single", "agent.lobby", "agent.audit"),
     ("agent.dev",),
     ("agent.cli", "agent.__main__", "scripts"),
 )
 # The file of the outbox belongs to those who collect, deliver and assemble; the rest knows its shapes and errors only.
 KNOW_STORAGE = (
     *("storage", "agent.collector", "agent.command_desk", "agent.watch_loop", "agent.flusher"),
-    *("agent.wiring", "agent.doctor", "agent.single", "agent.cli", "agent.dev", "agent.console", "scripts"),
+    *("agent.wiring", "agent.doctor", "agent.single", "agent.audit", "agent.cli", "agent.dev", "agent.console"),
+    "scripts",
 )
 STORAGE_SHAPES = ("storage.errors", "storage.envelope")
 # package: who may import it, and what to do instead

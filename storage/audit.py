@@ -1,0 +1,121 @@
+"""Proves from the file alone that nothing is missing: the books of each topic against what is really there.
+
+Read-only and in one snapshot, so it may be done beside a running agent.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage import books
+from storage.connection import connect_readonly, explain
+from storage.envelope import Gap
+from storage.guard import guard
+from storage.outbox_file import FILE_NAME
+from storage.schema import COLUMNS, VERSION, identify
+
+_TOPICS = """
+    SELECT topic FROM tally UNION SELECT topic FROM envelope UNION SELECT topic FROM parked ORDER BY topic
+"""
+_WAITING = "SELECT coalesce(sum(records), 0) FROM envelope WHERE topic = ?"
+_PARKED = "SELECT coalesce(sum(records), 0) FROM parked WHERE topic = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One topic, in records: what its books say, and what was counted in the file."""
+
+    topic: str
+    captured: int
+    delivered: int
+    pending: int
+    parked: int
+    discarded: int
+    lost: int
+    possible_duplicates: int
+    counted_pending: int
+    counted_parked: int
+    is_intact: bool
+
+    @property
+    def complaints(self) -> tuple[str, ...]:
+        """What does not fit; nothing when it balances."""
+        settled = self.delivered + self.pending + self.parked + self.discarded + self.lost
+        found = []
+        if self.captured != settled:
+            found.append(f"captured {self.captured:,}, but {settled:,} are accounted for")
+        if self.pending != self.counted_pending:
+            found.append(f"pending {self.pending:,}, but {self.counted_pending:,} are in the file")
+        if self.parked != self.counted_parked:
+            found.append(f"parked {self.parked:,}, but {self.counted_parked:,} are in the file")
+        if not self.is_intact:
+            found.append("the books are not what was written")
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The whole file. `unnamed`: lost records that no gap names."""
+
+    accounts: tuple[Account, ...]
+    gaps: tuple[Gap, ...]
+
+    @property
+    def unnamed(self) -> int:
+        """Records that the books call lost and no gap of the outbox names."""
+        named = [gap.estimate for gap in self.gaps if gap.source == "outbox"]
+        lost = sum(account.lost for account in self.accounts)
+        return 0 if None in named else max(0, lost - sum(estimate or 0 for estimate in named))
+
+    @property
+    def balances(self) -> bool:
+        """Whether everything captured is accounted for."""
+        return self.unnamed == 0 and not any(account.complaints for account in self.accounts)
+
+
+def audit(directory: Path) -> Audit:
+    """Reads the outbox in `directory`; one that does not exist yet has nothing to account for.
+
+    Raises OutboxForeign, OutboxNewer, OutboxInaccessible, OutboxDamaged, OutboxBroken.
+    """
+    path = directory / FILE_NAME
+    if not path.exists():
+        return Audit((), ())
+    try:
+        with closing(connect_readonly(path)) as sql:
+            version = identify(sql, path)
+            if version == 0:
+                return Audit((), ())
+            sql.execute("BEGIN")  # one snapshot, whatever a running agent does meanwhile
+            topics = [row[0] for row in sql.execute(_TOPICS).fetchall()]
+            return Audit(tuple(_account(sql, topic, version) for topic in topics), tuple(books.gaps(sql)))
+    except sqlite3.Error as error:
+        raise explain(error) from error
+
+
+def _account(sql: sqlite3.Connection, topic: str, version: int) -> Account:
+    fields = books.FIELDS if version == VERSION else books.FIELDS[:-1]
+    row = sql.execute(f"SELECT {', '.join(fields)} FROM tally WHERE topic = ?", (topic,)).fetchone()
+    numbers = dict(zip(fields, row or (0,) * len(fields), strict=True))
+    names = ("captured", "delivered", "pending", "parked", "discarded", "lost")
+    return Account(
+        topic,
+        **{name: numbers[name] for name in names},
+        possible_duplicates=numbers.get("possible_duplicates", 0),
+        counted_pending=_count(sql, _WAITING, topic),
+        counted_parked=_count(sql, _PARKED, topic),
+        is_intact=version != VERSION or _is_intact(sql, topic),
+    )
+
+
+def _count(sql: sqlite3.Connection, statement: str, topic: str) -> int:
+    ((number,),) = sql.execute(statement, (topic,)).fetchall()
+    return int(number)
+
+
+def _is_intact(sql: sqlite3.Connection, topic: str) -> bool:
+    row = sql.execute(f"SELECT {', '.join(COLUMNS['tally'])} FROM tally WHERE topic = ?", (topic,)).fetchone()
+    return row is not None and row[-1] == guard("tally", *row[:-1])
