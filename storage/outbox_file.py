@@ -28,6 +28,7 @@ from storage.schema import INSTALLATION, VERSION, identify, migrate
 
 FILE_NAME = "outbox.sqlite3"
 _HEAL_PAUSE_S = 60.0  # a disk that damages everything at once is not to be filled with damaged files
+_CHUNK_BYTES = 1_048_576
 PROBE = "probe"
 _PROBE_BYTES = 65_536  # about what the delete of a large envelope writes
 
@@ -171,6 +172,7 @@ class OutboxFile:
             finish_swap(self.path)
             reason = wrong or diagnose(self.path, self._state, self._describe)
             if reason is None:
+                _settle(self.path.with_name(f"{self.path.name}-wal"))
                 try:
                     return self._connect()
                 except OutboxDamaged:
@@ -293,6 +295,21 @@ def _make_directory(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise OutboxInaccessible(f"{directory} ({error.strerror})") from error
+
+
+def _settle(wal: Path) -> None:
+    # What a killed process wrote and never synced would be read as if the disk had it. Written once more, because after
+    # a sync that failed the kernel takes it for clean. SQLite keeps no lock on this file that a close could drop.
+    try:
+        with wal.open("r+b", buffering=0) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                file.seek(-len(chunk), os.SEEK_CUR)
+                file.write(chunk)
+            os.fsync(file.fileno())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutboxBroken(f"{wal} ({error.strerror})") from error
 
 
 def _make_private(path: Path) -> None:

@@ -102,7 +102,6 @@ def test_it_would_be_lost_if_the_start_did_not_sync_it(bench: Laboratory, life: 
     assert outcome.counts["lost"] > 0
 
 
-@pytest.mark.xfail(strict=True, reason="a start takes over what is in the WAL without writing it once more")
 def test_what_a_start_finds_after_a_sync_that_failed_is_there_from_then_on(bench: Laboratory) -> None:
     misled = bench.record(["misled", *RESTART])
     assert "unsynced" in [event.operation for event in misled.events]
