@@ -17,11 +17,12 @@ from storage.guard import guard
 from storage.high_water import HighWater
 from storage.images import opened
 from storage.salvage import DAMAGED, MISSING, ROLLED_BACK
-from storage.schema import COLUMNS, VERSION, has_shape, identify
+from storage.schema import COLUMNS, INSTALLATION, VERSION, has_shape, identify
 
 CHECKED_BYTES = 64 * 1_048_576  # a larger file is not read through at each start; its rows are checked as they are read
 
 _HIGH = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
+_INSTALLATION = f"SELECT value FROM note WHERE name = '{INSTALLATION}'"
 _GUARDED = ("tally", "bookmark", "note")
 
 
@@ -72,7 +73,12 @@ def _is_guarded(sql: sqlite3.Connection, table: str) -> bool:
 
 
 def _is_behind(sql: sqlite3.Connection, version: int, mark: HighWater) -> bool:
-    """Whether the file does not know what was committed before the mark was written."""
+    """Whether the file does not know what was committed before the mark was written.
+
+    A mark of another installation says nothing: somebody has put another outbox here.
+    """
+    if sql.execute(_INSTALLATION).fetchall() != [(mark.installation,)]:
+        return False
     ((high,),) = sql.execute(_HIGH).fetchall()
     known = {topic: row for topic, *row in sql.execute("SELECT topic, captured, delivered FROM tally").fetchall()}
     books = any(

@@ -210,9 +210,9 @@ class OutboxFile:
         for topic in self._topics:
             if topic not in known:
                 books.change(sql, topic)
-        if self._state is not None and self._state.offered:
+        ((installation,),) = sql.execute(_INSTALLATION).fetchall()
+        if self._state is not None and self._state.installation == installation and self._state.offered:
             books.doubt(sql, self._state.offered)
-            self._state = replace(self._state, offered=0)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -253,7 +253,7 @@ class OutboxFile:
             installation,
             high=high,
             low=high + 1 if low is None else low,
-            offered=self._state.offered if self._state is not None else 0,
+            offered=self._state.offered if self._state is not None and self._connection is not None else 0,
             books={topic: tuple(getattr(tally, name) for name in books.FIELDS) for topic, tally in tallies.items()},
             bookmarks={name: at for name, at in sql.execute(_BOOKMARKS).fetchall() if at is not None},
         )
