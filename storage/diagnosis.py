@@ -10,6 +10,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from storage.books import last_seq
 from storage.connection import connect_readonly, explain
 from storage.errors import OutboxDamaged, OutboxForeign, OutboxNewer
 from storage.findings import Describe, find
@@ -17,12 +18,10 @@ from storage.guard import guard
 from storage.high_water import HighWater
 from storage.images import opened
 from storage.salvage import DAMAGED, MISSING, ROLLED_BACK
-from storage.schema import COLUMNS, INSTALLATION, VERSION, has_shape, identify
+from storage.schema import COLUMNS, VERSION, has_shape, identify, installation_of
 
 CHECKED_BYTES = 64 * 1_048_576  # a larger file is not read through at each start; its rows are checked as they are read
 
-_HIGH = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
-_INSTALLATION = f"SELECT value FROM note WHERE name = '{INSTALLATION}'"
 _GUARDED = ("tally", "bookmark", "note")
 
 
@@ -77,9 +76,8 @@ def _is_behind(sql: sqlite3.Connection, version: int, mark: HighWater) -> bool:
 
     A mark of another installation says nothing: somebody has put another outbox here.
     """
-    if sql.execute(_INSTALLATION).fetchall() != [(mark.installation,)]:
+    if installation_of(sql) != mark.installation:
         return False
-    ((high,),) = sql.execute(_HIGH).fetchall()
     known = {topic: row for topic, *row in sql.execute("SELECT topic, captured, delivered FROM tally").fetchall()}
     books = any(
         now < then
@@ -88,7 +86,7 @@ def _is_behind(sql: sqlite3.Connection, version: int, mark: HighWater) -> bool:
     )
     read = dict(sql.execute("SELECT name, at_seq FROM bookmark").fetchall()) if version == VERSION else {}
     bookmarks = any((read.get(name) or 0) < at for name, at in mark.bookmarks.items())
-    return high < mark.high or books or bookmarks
+    return last_seq(sql) < mark.high or books or bookmarks
 
 
 def _has_wal(path: Path) -> bool:

@@ -24,7 +24,7 @@ from storage.findings import Describe
 from storage.guard import guard
 from storage.high_water import HighWater, HighWaterFile
 from storage.salvage import DAMAGED, finish_swap, salvage, sync_directory
-from storage.schema import INSTALLATION, VERSION, identify, migrate
+from storage.schema import VERSION, identify, installation_of, migrate
 
 FILE_NAME = "outbox.sqlite3"
 _HEAL_PAUSE_S = 60.0  # a disk that damages everything at once is not to be filled with damaged files
@@ -32,10 +32,8 @@ _CHUNK_BYTES = 1_048_576
 PROBE = "probe"
 _PROBE_BYTES = 65_536  # about what the delete of a large envelope writes
 
-_HIGH = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
 _LOW = "SELECT min(seq) FROM envelope"
 _BOOKMARKS = "SELECT name, at_seq FROM bookmark"
-_INSTALLATION = f"SELECT value FROM note WHERE name = '{INSTALLATION}'"
 
 T = TypeVar("T")
 OnBooks = Callable[[str, Tally], None]
@@ -210,8 +208,7 @@ class OutboxFile:
         for topic in self._topics:
             if topic not in known:
                 books.change(sql, topic)
-        ((installation,),) = sql.execute(_INSTALLATION).fetchall()
-        if self._state is not None and self._state.installation == installation and self._state.offered:
+        if self._state is not None and self._state.installation == installation_of(sql) and self._state.offered:
             books.doubt(sql, self._state.offered)
 
     # -- writing -----------------------------------------------------------------------------------------------
@@ -245,12 +242,11 @@ class OutboxFile:
         return result
 
     def _state_of(self, sql: sqlite3.Connection, tallies: dict[str, Tally]) -> HighWater:
-        ((high,),) = sql.execute(_HIGH).fetchall()
+        high = books.last_seq(sql)
         ((low,),) = sql.execute(_LOW).fetchall()
-        ((installation,),) = sql.execute(_INSTALLATION).fetchall()
         return HighWater(
             VERSION,
-            installation,
+            installation_of(sql),
             high=high,
             low=high + 1 if low is None else low,
             offered=self._state.offered if self._state is not None and self._connection is not None else 0,
