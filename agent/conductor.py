@@ -1,4 +1,5 @@
-"""The main thread of a running agent: starts the others, hears signals, notices who died, ends everything in time."""
+"""The main thread of a running agent: starts the others, hears signals, notices who died or is stuck, ends everything
+in time."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ from agent.clock import Clock
 from agent.flusher import Flusher
 from agent.heartbeat import Heartbeat
 from agent.logs import tell
+from agent.pulse import Pulse, Stuck
+from agent.vigil import Vigil
 from agent.watch_loop import Stop, WatchLoop
 from agent.worker import Worker
-
-FLUSHER, HEARTBEAT = "flusher", "heartbeat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,15 @@ class _Died:
 
 @dataclass(slots=True)
 class _Life:
-    """One of the threads, over its restarts. Times are monotonic seconds; `due_s`: when it is to be started again."""
+    """One of the threads, over its restarts. Times are monotonic seconds; `due_s`: when it is to be started again,
+    `dying_s`: since when it dies as soon as it lives."""
 
     run: Callable[[], None]
+    pulse: Pulse
     worker: Worker | None = None
     began_s: float = 0.0
     pause_s: float = 0.0
+    dying_s: float = 0.0
     due_s: float | None = None
 
     def join(self, timeout_s: float) -> bool:
@@ -61,16 +65,17 @@ class Conductor:
         watches: Sequence[WatchLoop],
         flusher: Flusher,
         heartbeat: Heartbeat,
+        vigil: Vigil,
         *,
         clock: Clock,
         deadlines: Deadlines | None = None,
     ) -> None:
-        self._watches, self._flusher, self._heartbeat, self._clock = watches, flusher, heartbeat, clock
+        self._watches, self._flusher, self._heartbeat = watches, flusher, heartbeat
+        self._vigil, self._clock = vigil, clock
         self._deadlines = deadlines or Deadlines()
         self._inbox: queue.SimpleQueue[Stop | _Died] = queue.SimpleQueue()
-        # A watch has a name of a person's choice: "flusher", for example.
-        self._lives = {_thread_of(watch): _Life(watch.run) for watch in watches}
-        self._lives |= {FLUSHER: _Life(flusher.run), HEARTBEAT: _Life(heartbeat.run)}
+        runners: tuple[WatchLoop | Flusher | Heartbeat, ...] = (*watches, flusher, heartbeat)
+        self._lives = {runner.pulse.thread: _Life(runner.run, runner.pulse) for runner in runners}
 
     def stop(self) -> None:
         """Asks for the end; may be called from any thread and from a signal handler."""
@@ -85,10 +90,9 @@ class Conductor:
         """Runs until Stop. True when every thread has ended in time; else the caller has to leave them behind."""
         for name in self._lives:
             self._start(name)
+        self._vigil.begin()
         while True:
-            word = self._hear(
-                min((life.due_s for life in self._lives.values() if life.due_s is not None), default=None)
-            )
+            word = self._hear()
             if isinstance(word, Stop):
                 return self._end()
             if isinstance(word, _Died):
@@ -102,16 +106,20 @@ class Conductor:
                         thread=name,
                     )
                     self._start(name)
+            self._vigil.look(self._dying())
 
-    def _hear(self, until_s: float | None) -> Stop | _Died | None:
+    def _hear(self) -> Stop | _Died | None:
+        now_s = self._clock.monotonic()
+        restarts = [life.due_s - now_s for life in self._lives.values() if life.due_s is not None]
         try:
-            return self._inbox.get(timeout=None if until_s is None else max(0.0, until_s - self._clock.monotonic()))
+            return self._inbox.get(timeout=max(0.0, min([self._vigil.pace_s, *restarts])))
         except queue.Empty:
             return None
 
     def _start(self, name: str) -> None:
         life = self._lives[name]
         life.began_s, life.due_s = self._clock.monotonic(), None
+        life.pulse.beat("starting")
         worker = Worker(name, life.run, lambda dead: self._inbox.put(_Died(dead)))
         try:
             worker.start()
@@ -123,18 +131,30 @@ class Conductor:
     def _note_death(self, life: _Life) -> None:
         now_s, limits = self._clock.monotonic(), self._deadlines
         lived_on = now_s - life.began_s > limits.restart_cap_s
+        if lived_on or not life.pause_s:
+            life.dying_s = now_s
         life.pause_s = limits.restart_s if lived_on else min(limits.restart_cap_s, 2 * life.pause_s or limits.restart_s)
         life.due_s = now_s + life.pause_s
+        life.pulse.end()
+
+    def _dying(self) -> tuple[Stuck, ...]:
+        """The threads that are dead once more: what they should do is not done, however often they are replaced."""
+        return tuple(
+            Stuck(name, "dying again and again", life.dying_s)
+            for name, life in self._lives.items()
+            if life.due_s is not None and life.pause_s > self._deadlines.restart_s
+        )
 
     def _end(self) -> bool:
         began_s, limits = self._clock.monotonic(), self._deadlines
         tell(logging.INFO, "agent.stopping", "Stopping")
+        self._vigil.end()
         for watch in self._watches:
             watch.inbox.put(Stop())
         for watch in self._watches:  # the last turns are saved, then the flusher can still send them
-            self._lives[_thread_of(watch)].join(self._left(began_s, limits.watch_s))
+            self._lives[watch.pulse.thread].join(self._left(began_s, limits.watch_s))
         self._flusher.stop(began_s + limits.drain_s)
-        self._lives[FLUSHER].join(self._left(began_s, limits.drain_s))
+        self._lives[self._flusher.pulse.thread].join(self._left(began_s, limits.drain_s))
         self._heartbeat.stop()
         late = [name for name, life in self._lives.items() if not life.join(self._left(began_s, limits.abandon_s))]
         if late:
@@ -144,10 +164,6 @@ class Conductor:
 
     def _left(self, began_s: float, until_s: float) -> float:
         return began_s + until_s - self._clock.monotonic()
-
-
-def _thread_of(watch: WatchLoop) -> str:
-    return f"watch {watch.name}"
 
 
 def abandon() -> None:

@@ -13,13 +13,16 @@ from agent.delivery import Delivered
 from agent.lane import Act, Decision, Lane
 from agent.logs import tell
 from agent.news import News
+from agent.pulse import Pulse
 from agent.sinks import COMMAND_RESULT, QUERIES, TOPICS, Sink
 from agent.status import LinkStatus, Scoreboard
+from agent.transport import TOTAL_TIMEOUT_S
 from storage.envelope import Draft, Envelope
 from storage.errors import CodedError, EnvelopeGone, OutboxError
 from storage.outbox import Outbox
 
 FAILED_OUTBOX_PAUSE_S = 5.0
+SEND_S = 2 * TOTAL_TIMEOUT_S  # what is refused compressed is offered plain at once
 _OUTBOX = "outbox"
 _NEWS_ABOUT = {QUERIES: "delivery", COMMAND_RESULT: "results", _OUTBOX: "outbox"}
 
@@ -30,6 +33,7 @@ class Flusher:
     def __init__(
         self, outbox: Outbox, sink: Sink, board: Scoreboard, *, clock: Clock, rng: random.Random, hold_s: float
     ) -> None:
+        self.pulse = Pulse("flusher", clock)
         self._outbox, self._sink, self._board, self._clock = outbox, sink, board, clock
         self._lanes = {topic: Lane(hold_s=hold_s, rng=rng) for topic in TOPICS}
         self._news = {key: News(about, clock) for key, about in _NEWS_ABOUT.items()}
@@ -65,6 +69,7 @@ class Flusher:
                 if self._stop_at_s is not None and (wait_s != 0 or self._clock.monotonic() >= self._stop_at_s):
                     return
                 if wait_s != 0:
+                    self.pulse.beat("waiting", wait_s)
                     self._woken.wait(wait_s)
                     self._woken.clear()
         finally:
@@ -72,6 +77,7 @@ class Flusher:
 
     def step(self) -> float | None:
         """Offers at most one envelope. Seconds until the next step makes sense; None: when something new comes."""
+        self.pulse.beat("reading the outbox")
         try:
             self._settle()
             wait_s = self._step()
@@ -106,7 +112,9 @@ class Flusher:
             self._unsettled = (envelope, Decision(Act.PARK, "damaged on the disk: its hash does not fit"), 0)
             self._settle()
             return
+        self.pulse.beat("sending to the backend", SEND_S)
         verdict = self._sink.send(envelope)
+        self.pulse.beat("writing the outbox")
         heartbeat = self._board.heartbeat
         decision = lane.decide(
             envelope,

@@ -17,8 +17,9 @@ from agent.delivery import heartbeat_error
 from agent.errors import BackendAway
 from agent.logs import tell
 from agent.news import News
+from agent.pulse import Pulse
 from agent.status import LinkStatus, Scoreboard
-from agent.transport import Answer, Transport
+from agent.transport import TOTAL_TIMEOUT_S, Answer, Transport
 from storage.errors import CodedError
 
 JITTER = 0.1
@@ -38,6 +39,7 @@ class Heartbeat:
         rng: random.Random,
         give: Callable[[Command], None],
     ) -> None:
+        self.pulse = Pulse("heartbeat", clock)
         self._transport = transport
         self._path = f"/api/v1/collectors/{collector_id}/heartbeat"
         self._board, self._clock, self._rng = board, clock, rng
@@ -75,11 +77,13 @@ class Heartbeat:
             left_s = began_s + self._interval_s * part - self._clock.monotonic()
             if left_s <= 0:
                 return
+            self.pulse.beat("waiting", left_s)
             self._woken.wait(left_s)
             self._woken.clear()
 
     def beat(self) -> None:
         """One beat: the status goes out, commands come in."""
+        self.pulse.beat("speaking to the backend", TOTAL_TIMEOUT_S)
         status = self._board.status(now_s=self._clock.monotonic(), now_unix=self._clock.unix())
         beat = dumps({"stats": status.stats(), "error": status.error})
         try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from agent import __version__
+from agent.pulse import Stuck, thread_of
 from storage.envelope import Tally
 
 # The states of the machine by their names: this floor lies below the machine's; a test compares them.
@@ -46,7 +47,9 @@ class Status:
     books: Tally
     delivery: LinkStatus
     heartbeat: LinkStatus
+    stuck: tuple[Stuck, ...]
     uptime_s: float
+    now_s: float
     now_unix: float
 
     @property
@@ -60,11 +63,13 @@ class Status:
         """What is wrong now, in one line; None when nothing is. The backend shows it as status ERROR."""
         wrong = [watch.error for watch in self.watches.values() if watch.error]
         wrong += [self.delivery.error] if self.delivery.error else []
+        wrong += [f"{each.thread} is stuck: {each.lasting(self.now_s)}" for each in self.stuck]
         return "; ".join(wrong) or None
 
     def stats(self) -> dict[str, object]:
         """The `stats` of a heartbeat."""
         watches = self.watches.values()
+        reasons = {name: self._reason(name) for name in self.watches}
         collected = [watch.last_collection_at for watch in watches if watch.last_collection_at]
         oldest_s = max(0.0, self.now_unix - self.books.oldest_at) if self.books.oldest_at is not None else 0.0
         return {
@@ -74,7 +79,7 @@ class Status:
             "last_error": next((watch.last_error for watch in watches if watch.last_error), None),
             "version": __version__,
             "state": self.state,
-            "state_reason": "; ".join(watch.reason for watch in watches if watch.reason),
+            "state_reason": "; ".join(filter(None, reasons.values())),
             "queries_delivered": self.books.delivered,
             "outbox_records": self.books.pending,
             "outbox_bytes": self.books.pending_bytes,
@@ -83,10 +88,16 @@ class Status:
             "gaps": self.books.gaps,
             "last_collection_at": max(collected) if collected else None,
             "backend_clock_skew_seconds": self.heartbeat.clock_skew_s,
+            "stuck": "; ".join(f"{each.thread}: {each.lasting(self.now_s)}" for each in self.stuck) or None,
             "watches": {
-                name: {"state": watch.state, "state_reason": watch.reason} for name, watch in self.watches.items()
+                name: {"state": watch.state, "state_reason": reasons[name]} for name, watch in self.watches.items()
             },
         }
+
+    def _reason(self, name: str) -> str:
+        reasons = [self.watches[name].reason]
+        reasons += [f"stuck: {each.lasting(self.now_s)}" for each in self.stuck if each.thread == thread_of(name)]
+        return "; ".join(filter(None, reasons))
 
 
 class Scoreboard:
@@ -98,6 +109,7 @@ class Scoreboard:
         self.books = Tally()
         self.delivery = LinkStatus()
         self.heartbeat = LinkStatus()
+        self.stuck: tuple[Stuck, ...] = ()  # written by the conductor
 
     def watch(self, name: str) -> WatchStatus:
         """What that watch reported last."""
@@ -110,5 +122,13 @@ class Scoreboard:
 
     def status(self, *, now_s: float, now_unix: float) -> Status:
         """A snapshot; `now_s` monotonic, `now_unix` Unix seconds."""
-        uptime_s = now_s - self._started_at_s
-        return Status(dict(self._watches), self.books, self.delivery, self.heartbeat, uptime_s, now_unix)
+        return Status(
+            watches=dict(self._watches),
+            books=self.books,
+            delivery=self.delivery,
+            heartbeat=self.heartbeat,
+            stuck=self.stuck,
+            uptime_s=now_s - self._started_at_s,
+            now_s=now_s,
+            now_unix=now_unix,
+        )

@@ -19,7 +19,8 @@ from agent.errors import DatabaseAway, SourceError
 from agent.logs import tell
 from agent.machine import PAUSED, RECONNECTING
 from agent.news import News
-from agent.sources import Source
+from agent.pulse import Pulse
+from agent.sources import READING, Source
 from agent.status import Scoreboard
 from agent.watch import Watch
 from storage.envelope import Change
@@ -56,6 +57,7 @@ class WatchParts:
     room: Room
     board: Scoreboard
     clock: Clock
+    pulse: Pulse
     on_saved: Callable[[], None]
 
 
@@ -65,6 +67,7 @@ class WatchLoop:
     def __init__(self, parts: WatchParts) -> None:
         self.name = parts.name
         self.inbox = parts.inbox
+        self.pulse = parts.pulse
         self._parts = parts
         self._watch, self._collector, self._desk = parts.watch, parts.collector, parts.desk
         self._source = parts.source
@@ -126,6 +129,7 @@ class WatchLoop:
     def _look(self) -> CodedError | None:
         try:
             self._demand_room()
+            self.pulse.beat(READING)  # the source knows its timeouts and says more
             if self._watch.state == RECONNECTING:
                 self._source.check()  # only a try that succeeds leaves this state
             self._watch.begin()
@@ -156,13 +160,16 @@ class WatchLoop:
                     break
                 if full:
                     self._demand_room()
+                self.pulse.beat(READING)
         return total
 
     def _save(self, answers: Change | None = None) -> None:
+        self.pulse.beat("writing the outbox")
         self._collector.save(answers or Change())
         self._parts.on_saved()
 
     def _demand_room(self) -> None:
+        self.pulse.beat("looking for room")
         room = self._parts.room
         shortage = self._parts.outbox.shortage(max_bytes=room.max_bytes, min_free_bytes=room.min_free_bytes)
         if shortage is not None:
@@ -205,7 +212,10 @@ class WatchLoop:
             self._obey(word)
 
     def _inbox_get(self, wait_s: float | None) -> Word:
-        return self.inbox.get_nowait() if wait_s == 0 else self.inbox.get(timeout=wait_s)
+        if wait_s == 0:
+            return self.inbox.get_nowait()
+        self.pulse.beat("waiting", wait_s)
+        return self.inbox.get(timeout=wait_s)
 
     def _hear_all(self) -> None:
         while not self._stopping and not self.inbox.empty():
@@ -218,6 +228,7 @@ class WatchLoop:
                 return  # what is left comes again
 
     def _obey(self, command: Command) -> bool:
+        self.pulse.beat("carrying out a command")
         try:
             source = self._desk.carry_out(command)
         except OutboxError as error:

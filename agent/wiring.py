@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import random
 from collections.abc import Callable
@@ -19,12 +20,15 @@ from agent.config.schema import Config
 from agent.flusher import Flusher
 from agent.heartbeat import Heartbeat
 from agent.logs import tell
+from agent.pulse import PACE_S, SLACK_S, Pulse, thread_of
 from agent.reconfigure import Reconfiguration
+from agent.sd_notify import SdNotify, from_environment
 from agent.sinks import QUERIES, TOPICS, Sink
 from agent.sinks.http import HttpSink
 from agent.sources import Source, SourceSettings
 from agent.status import Scoreboard
 from agent.transport import Transport
+from agent.vigil import Vigil
 from agent.watch import Watch
 from agent.watch_loop import Room, WatchLoop, WatchParts, Word
 from storage.envelope import Tally
@@ -43,6 +47,9 @@ class Parts:
     rng: random.Random = field(default_factory=random.SystemRandom)
     source: Source | None = None
     sink: Sink | None = None
+    systemd: SdNotify = field(default_factory=lambda: from_environment(os.environ))
+    slack_s: float = SLACK_S
+    pace_s: float = PACE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +70,10 @@ class Agent:
         self.lock.release()
 
 
-def make_source(config: Config, clock: Clock) -> Source:
-    """The source that the configuration asks for."""
-    settings = SourceSettings(watch=WATCH, db=config.db_config, port=config.db_port)
+def make_source(config: Config, clock: Clock, pulse: Pulse | None = None) -> Source:
+    """The source that the configuration asks for; it beats the pulse."""
+    step = (pulse or Pulse(thread_of(WATCH), clock)).beat
+    settings = SourceSettings(watch=WATCH, db=config.db_config, port=config.db_port, step=step)
     return sources.find(config.db_type)(settings, clock)
 
 
@@ -102,7 +110,9 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
     watch = _watch_loop(
         config, layers, parts, inbox=inbox, outbox=outbox, board=board, on_saved=flusher.wake, on_config=on_config
     )
-    conductor = Conductor([watch], flusher, heartbeat, clock=parts.clock)
+    pulses = watch.pulse, flusher.pulse, heartbeat.pulse
+    vigil = Vigil(pulses, board, parts.systemd, parts.clock, slack_s=parts.slack_s, pace_s=parts.pace_s)
+    conductor = Conductor([watch], flusher, heartbeat, vigil, clock=parts.clock)
     return Agent(conductor, watch, flusher, heartbeat, outbox, board, lock)
 
 
@@ -125,7 +135,8 @@ def _watch_loop(
         on_enter=lambda state: _entered(board, watch, state),
     )
     board.report(WATCH, state=watch.state)
-    reconfiguration = Reconfiguration(config, layers, lambda changed: make_source(changed, parts.clock))
+    pulse = Pulse(thread_of(WATCH), parts.clock)
+    reconfiguration = Reconfiguration(config, layers, lambda changed: make_source(changed, parts.clock, pulse))
     desk = CommandDesk(watch, outbox, reconfiguration, name=WATCH, now_s=parts.clock.monotonic, on_config=on_config)
     batch = config.outbox
     return WatchLoop(
@@ -133,7 +144,7 @@ def _watch_loop(
             name=WATCH,
             inbox=inbox,
             watch=watch,
-            source=parts.source or make_source(config, parts.clock),
+            source=parts.source or make_source(config, parts.clock, pulse),
             collector=Collector(
                 outbox, WATCH, batch_max_records=batch.batch_max_records, batch_max_bytes=batch.batch_max_bytes
             ),
@@ -142,6 +153,7 @@ def _watch_loop(
             room=Room(batch.max_bytes, batch.min_free_bytes),
             board=board,
             clock=parts.clock,
+            pulse=pulse,
             on_saved=on_saved,
         )
     )

@@ -32,14 +32,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("storage",),
     (
         "agent",  # __init__: the version
-        *("agent.errors", "agent.clock", "agent.config", "agent.logs", "agent.news", "agent.status"),
+        *("agent.errors", "agent.clock", "agent.config", "agent.logs", "agent.news", "agent.status", "agent.pulse"),
         *("agent.record", "agent.redact", "agent.body", "agent.backoff", "agent.commands"),
     ),
-    ("agent.transport", "agent.delivery", "agent.sinks", "agent.sources"),
+    ("agent.transport", "agent.sd_notify", "agent.delivery", "agent.sinks", "agent.sources"),
     ("agent.machine", "agent.watch", "agent.collector", "agent.lane"),
     (
         *("agent.reconfigure", "agent.command_desk", "agent.watch_loop", "agent.worker"),
-        *("agent.flusher", "agent.heartbeat", "agent.conductor", "agent.console"),
+        *("agent.flusher", "agent.heartbeat", "agent.vigil", "agent.conductor", "agent.console"),
     ),
     ("agent.wiring", "agent.doctor"),
     ("agent.single",),

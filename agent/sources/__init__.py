@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
@@ -12,6 +12,8 @@ from agent.clock import Clock
 from agent.config.schema import DbConfig
 from agent.record import Record
 from storage.envelope import Gap
+
+READING = "reading the database"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +28,21 @@ class Reading:
     gaps: tuple[Gap, ...] = ()
 
 
+def _nobody_asks(doing: str, at_most_s: float) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class SourceSettings:
-    """What a source is made of. `watch`: the name of the watch it reads for, part of the ids of its records."""
+    """What a source is made of. `watch`: the name of the watch it reads for, part of the ids of its records.
+
+    `step` is called before everything that may take long: what it is, and for how many seconds at most.
+    """
 
     watch: str
     db: DbConfig
     port: int
+    step: Callable[[str, float], None] = _nobody_asks
 
 
 class Source(Protocol):

@@ -25,7 +25,7 @@ from agent.errors import (
     SlowLogTooLarge,
     SourceError,
 )
-from agent.sources import SourceSettings
+from agent.sources import READING, SourceSettings
 
 # No statement of ours may show up in the log we read: not for its time, and not for using no index either.
 _QUIET = """
@@ -88,6 +88,8 @@ class Session:
     def __init__(self, settings: SourceSettings) -> None:
         """Connects. Raises DatabaseAway, LoginRefused or another SetupError."""
         db = settings.db
+        self._step, self._read_timeout_s = settings.step, db.read_timeout
+        self._step("connecting to the database", db.connect_timeout + 2 * db.read_timeout)
         with explained():
             self._connection = _QuietConnection(
                 host=db.host,
@@ -135,6 +137,7 @@ class Session:
 
     def rows(self, sql: str) -> list[Row]:
         """All rows of a small result."""
+        self._step(READING, self._read_timeout_s)
         with explained(), self._connection.cursor(Cursor) as cursor:
             cursor.execute(sql)
             return list(cursor.fetchall())
@@ -147,10 +150,12 @@ class Session:
         """
         finished = False
         try:
+            self._step(READING, self._read_timeout_s)
             with explained():
                 cursor = self._connection.cursor(SSCursor)
                 cursor.execute(sql)
             while not finished:
+                self._step(READING, self._read_timeout_s)
                 with explained():
                     chunk, finished = _next_chunk(cursor, chunk_rows, chunk_bytes)
                 if chunk:

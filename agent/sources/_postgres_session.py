@@ -22,7 +22,7 @@ from agent.errors import (
     StatementsNotGranted,
     StatementsNotLoaded,
 )
-from agent.sources import SourceSettings
+from agent.sources import READING, SourceSettings
 
 # In every statement of ours, inside it so that the server keeps it: what carries it is no slow query of the customer.
 MARKER = "/* dbpower-agent */"
@@ -50,7 +50,8 @@ class Session:
         """Connects. Raises DatabaseAway, LoginRefused or another SetupError."""
         db = settings.db
         self._clock = clock
-        self._read_timeout_s = db.read_timeout
+        self._step, self._read_timeout_s = settings.step, db.read_timeout
+        self._step("connecting to the database", db.connect_timeout)
         try:
             self._connection = psycopg2.connect(
                 host=db.host,
@@ -69,7 +70,7 @@ class Session:
                 options=_OPTIONS.format(ms=round(db.read_timeout * 1000)),
                 async_=True,
             )
-            self._wait(db.connect_timeout)
+            self._finish(db.connect_timeout)
             if self._connection.server_version >= 140_000:
                 self._stay()
         except (psycopg2.Error, ValueError) as error:
@@ -117,6 +118,10 @@ class Session:
             connection.close()
 
     def _wait(self, timeout_s: float) -> None:
+        self._step(READING, timeout_s)
+        self._finish(timeout_s)
+
+    def _finish(self, timeout_s: float) -> None:
         deadline_s = self._clock.monotonic() + timeout_s
         poll = select.poll()
         while (state := self._connection.poll()) != extensions.POLL_OK:

@@ -12,6 +12,7 @@ from agent.collector import Collector
 from agent.command_desk import PAUSED_NOTE, CommandDesk
 from agent.config.layers import Layers
 from agent.config.schema import Config
+from agent.pulse import Pulse, thread_of
 from agent.reconfigure import Reconfiguration
 from agent.status import Scoreboard
 from agent.watch import Watch
@@ -179,6 +180,7 @@ class Rig:
                 room=Room(1_073_741_824, 0),
                 board=self.board,
                 clock=self.clock,
+                pulse=Pulse(thread_of(self.name), self.clock),
                 on_saved=self._on_saved,
             )
         )

@@ -18,8 +18,10 @@ from agent.clock import Clock
 from agent.conductor import Conductor, Deadlines
 from agent.flusher import Flusher
 from agent.heartbeat import Heartbeat
+from agent.sd_notify import SdNotify
 from agent.status import Scoreboard
 from agent.transport import Transport
+from agent.vigil import Vigil
 from agent.watch_loop import Stop, WatchLoop
 from storage.envelope import Change, Envelope
 from storage.errors import OutboxFull
@@ -64,7 +66,11 @@ class Bench:
             rng=random.Random(1),
             give=self.rig.words.put,
         )
-        self.conductor = Conductor([self.rig.loop], self.flusher, self.heartbeat, clock=clock, deadlines=deadlines)
+        pulses = self.rig.loop.pulse, self.flusher.pulse, self.heartbeat.pulse
+        vigil = Vigil(pulses, board, SdNotify(None), clock)
+        self.conductor = Conductor(
+            [self.rig.loop], self.flusher, self.heartbeat, vigil, clock=clock, deadlines=deadlines
+        )
         self.ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread = threading.Thread(target=lambda: self.ended.put(self.conductor.run()), daemon=True)
 

@@ -94,6 +94,7 @@ def test_the_numbers_of_a_heartbeat() -> None:
         "gaps": 3,
         "last_collection_at": NOON + timedelta(seconds=1),
         "backend_clock_skew_seconds": -0.5,
+        "stuck": None,
         "watches": {
             "watch 0": {"state": "idle", "state_reason": "why"},
             "other": {"state": "paused", "state_reason": ""},

@@ -1,0 +1,73 @@
+"""Watches over the runners: who is stuck is told once, shown in the heartbeat, and takes systemd's ticks away.
+
+The conductor's thread uses it, so that a dead conductor ends the ticks as well.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from agent.clock import Clock
+from agent.logs import tell
+from agent.pulse import PACE_S, SLACK_S, Pulse, Rounds, Stuck
+from agent.sd_notify import SdNotify
+from agent.status import Scoreboard
+
+WATCHDOG_PART = 1 / 3
+
+
+class Vigil:
+    """`look` is to be called every `pace_s` seconds or more often."""
+
+    def __init__(
+        self,
+        pulses: Sequence[Pulse],
+        board: Scoreboard,
+        systemd: SdNotify,
+        clock: Clock,
+        *,
+        slack_s: float = SLACK_S,
+        pace_s: float = PACE_S,
+    ) -> None:
+        self._board, self._systemd, self._clock = board, systemd, clock
+        self._tick_s = None if systemd.watchdog_s is None else systemd.watchdog_s * WATCHDOG_PART
+        self.pace_s = pace_s if self._tick_s is None else min(pace_s, self._tick_s)
+        self._rounds = Rounds(pulses, slack_s=slack_s, pace_s=self.pace_s)
+        self._told: dict[str, Stuck] = {}
+        self._tick_due_s = float("-inf")
+
+    def begin(self) -> None:
+        """Everything runs."""
+        self._systemd.ready()
+        self.look()
+
+    def look(self, dying: Sequence[Stuck] = ()) -> None:
+        """Who is stuck now, and whom that concerns. `dying`: threads that are told in the log already."""
+        now_s = self._clock.monotonic()
+        stuck = self._rounds.overdue(now_s)
+        self._board.stuck = (*stuck, *dying)
+        self._tell(stuck, now_s)
+        if not self._board.stuck and self._tick_s is not None and now_s >= self._tick_due_s and self._systemd.alive():
+            self._tick_due_s = now_s + self._tick_s
+        status = self._board.status(now_s=now_s, now_unix=self._clock.unix())
+        self._systemd.status(status.error or f"{status.state}, {status.books.pending:,} records waiting")
+
+    def end(self) -> None:
+        """The end has begun; it has deadlines of its own."""
+        self._systemd.stopping()
+        self._systemd.close()
+
+    def _tell(self, stuck: Sequence[Stuck], now_s: float) -> None:
+        now = {each.thread: each for each in stuck}
+        for thread, before in self._told.items():
+            if now.get(thread) != before:
+                seconds = round(now_s - before.since_s)
+                sentence = f"The thread {thread} goes on after {seconds} s of {before.doing}"
+                tell(logging.INFO, "thread.unstuck", sentence, thread=thread, doing=before.doing, seconds=seconds)
+        for thread, each in now.items():
+            if self._told.get(thread) != each:
+                sentence = f"The thread {thread} is stuck: {each.lasting(now_s)}"
+                seconds = round(now_s - each.since_s)
+                tell(logging.ERROR, "thread.stuck", sentence, thread=thread, doing=each.doing, seconds=seconds)
+        self._told = now
