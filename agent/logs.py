@@ -7,7 +7,10 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from agent.log_queue import LineQueue
+
 LOGGER = logging.getLogger("dbpower")
+STANDARD_ERROR = 2
 
 
 def tell(level: int, event: str, sentence: str, /, **fields: object) -> None:
@@ -44,10 +47,14 @@ class _Json(logging.Formatter):
 
 
 def set_up(level: str, style: str) -> None:
-    """Sends what is told to standard error, from `level` on, as `text` or `json`."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Sends what is told to standard error, from `level` on, as `text` or `json`; nobody ever waits for its reader."""
+    for earlier in LOGGER.handlers:
+        earlier.close()
+    # A program that was started without standard error may have a file of its own there.
+    handler = LineQueue(STANDARD_ERROR) if sys.stderr is not None else logging.NullHandler()
     handler.setFormatter(_Json() if style == "json" else _Text())
     LOGGER.handlers[:] = [handler]
+    logging.lastResort = handler  # where the warnings of our packages go: it would write to standard error itself
     LOGGER.setLevel(level)
     LOGGER.propagate = False
 

@@ -32,7 +32,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("storage",),
     (
         "agent",  # __init__: the version
-        *("agent.errors", "agent.clock", "agent.config", "agent.logs", "agent.news", "agent.status", "agent.pulse"),
+        *("agent.errors", "agent.clock", "agent.config", "agent.logs", "agent.log_queue", "agent.news"),
+        *("agent.pulse", "agent.status"),
         *("agent.record", "agent.redact", "agent.body", "agent.backoff", "agent.commands"),
     ),
     ("agent.transport", "agent.sd_notify", "agent.delivery", "agent.sinks", "agent.sources"),
