@@ -1,5 +1,6 @@
 """What could go wrong: a signal handler does more than put a word, an end waits for ever for a thread that hangs, the
-last turn is saved after the last drain, a dead thread stays dead or is restarted in a spin, a watch's name collides.
+last turn is saved after the last drain, a dead thread stays dead or is restarted in a spin, a watch's name collides, a
+thread that is alive and stands still looks healthy, one that dies again and again does.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from agent.clock import Clock
 from agent.conductor import Conductor, Deadlines
 from agent.flusher import Flusher
 from agent.heartbeat import Heartbeat
+from agent.pulse import SLACK_S
 from agent.sd_notify import SdNotify
 from agent.status import Scoreboard
 from agent.transport import Transport
@@ -48,12 +50,21 @@ class LiveRig(Rig):
 
 
 class Bench:
-    def __init__(self, directory: Path, stub: StubBackend, deadlines: Deadlines = Deadlines()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        directory: Path,
+        stub: StubBackend,
+        deadlines: Deadlines = Deadlines(),  # noqa: B008
+        *,
+        slack_s: float = SLACK_S,
+        interval_s: float = 3_600,
+    ) -> None:
         self.source = FakeSource()
         self.rig = LiveRig(directory, self.source)
         self.outbox: FaultyOutbox = self.rig.outbox
         self.sink = FakeSink()
         board, clock = Scoreboard(0.0), Clock()
+        self.board = board
         self.flusher = Flusher(self.outbox, self.sink, board, clock=clock, rng=random.Random(1), hold_s=30)
         object.__setattr__(self.rig.loop._parts, "on_saved", self.flusher.wake)
         transport = Transport(stub.url, stub.api_key, read_timeout_s=60)
@@ -61,13 +72,13 @@ class Bench:
             transport,
             stub.collector_id,
             board,
-            interval_s=3_600,
+            interval_s=interval_s,
             clock=clock,
             rng=random.Random(1),
             give=self.rig.words.put,
         )
         pulses = self.rig.loop.pulse, self.flusher.pulse, self.heartbeat.pulse
-        vigil = Vigil(pulses, board, SdNotify(None), clock)
+        vigil = Vigil(pulses, board, SdNotify(None), clock, slack_s=slack_s, pace_s=0.05)
         self.conductor = Conductor(
             [self.rig.loop], self.flusher, self.heartbeat, vigil, clock=clock, deadlines=deadlines
         )
@@ -240,6 +251,101 @@ def test_a_thread_that_the_system_does_not_give_now_is_started_later(
     bench.start()
     wait_until(lambda: len(bench.sink.stored) == 3)
     assert (bench.end(), refused) == (True, [1])
+    bench.outbox.close()
+
+
+def told_of_threads(caplog: pytest.LogCaptureFixture) -> list[str]:
+    events = [getattr(line, "event", "") for line in caplog.records]
+    return [event for event in events if event.startswith("thread.")]
+
+
+@pytest.fixture
+def without_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No step may take longer than the slack."""
+    monkeypatch.setattr("agent.flusher.SEND_S", 0.0)
+    monkeypatch.setattr("agent.heartbeat.TOTAL_TIMEOUT_S", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("thread", "doing"),
+    [
+        ("watch flusher", "reading the database"),
+        ("flusher", "sending to the backend"),
+        ("heartbeat", "speaking to the backend"),
+    ],
+)
+@pytest.mark.usefixtures("without_timeouts")
+def test_a_thread_that_lives_and_stands_still_is_told_and_that_it_goes_on(
+    tmp_path: Path, stub: StubBackend, thread: str, doing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "dbpower")
+    bench = Bench(tmp_path, stub, slack_s=0.5, interval_s=0.2)
+    bench.source.rows = 5
+    frozen, go_on = threading.Event(), threading.Event()
+
+    def freeze(*_: object) -> None:
+        frozen.set()
+        go_on.wait(WAIT_S)
+
+    if thread == "watch flusher":
+        bench.source.before_read = freeze
+    elif thread == "flusher":
+        bench.sink.verdict = freeze
+    else:
+        bench.heartbeat._give = freeze
+        stub.queue("collect")
+    bench.start()
+    assert frozen.wait(WAIT_S)
+    wait_until(lambda: bool(bench.board.stuck))
+    assert [(stuck.thread, stuck.doing) for stuck in bench.board.stuck] == [(thread, doing)]
+    # CONTROL: who asks for life only sees nothing.
+    workers = [life.worker for life in bench.conductor._lives.values()]
+    assert [worker is not None and worker._thread.is_alive() for worker in workers] == [True] * 3
+    if thread != "heartbeat":
+        assert stub.wait_for(lambda each: each.heartbeats[-1]["stats"]["stuck"] is not None, WAIT_S)
+        assert stub.heartbeats[-1]["stats"]["stuck"].startswith(f"{thread}: {doing} for ")
+        assert f"{thread} is stuck: {doing} for " in stub.heartbeats[-1]["error"]
+    go_on.set()
+    wait_until(lambda: not bench.board.stuck)
+    beats = len(stub.heartbeats)
+    assert stub.wait_for(lambda each: len(each.heartbeats) > beats + 1, WAIT_S)
+    assert (stub.heartbeats[-1]["stats"]["stuck"], stub.heartbeats[-1]["error"]) == (None, None)
+    assert bench.end() is True
+    assert told_of_threads(caplog) == ["thread.stuck", "thread.unstuck"]
+    bench.outbox.close()
+
+
+def test_threads_that_work_and_wait_are_never_stuck(
+    tmp_path: Path, stub: StubBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path, stub, slack_s=1.0, interval_s=0.05)
+    bench.rig.watch.interval_s = 0.02
+    bench.start()
+    assert stub.wait_for(lambda each: len(each.heartbeats) >= 60, WAIT_S)  # longer than the slack
+    assert bench.end() is True
+    assert bench.source.reads > 10
+    assert told_of_threads(caplog) == []
+    assert {beat["stats"]["stuck"] for beat in stub.heartbeats} == {None}
+    bench.outbox.close()
+
+
+def test_what_dies_again_and_again_does_not_look_healthy(tmp_path: Path, stub: StubBackend) -> None:
+    bench = Bench(tmp_path, stub, Deadlines(restart_s=0.01, restart_cap_s=30.0), interval_s=0.05)
+
+    def die(_: Envelope) -> None:
+        raise ZeroDivisionError
+
+    bench.sink.verdict = die
+    bench.source.rows = 1
+    bench.start()
+    assert stub.wait_for(
+        lambda each: bool(each.heartbeats) and each.heartbeats[-1]["stats"]["stuck"] is not None, WAIT_S
+    )
+    assert stub.heartbeats[-1]["stats"]["stuck"].startswith("flusher: dying again and again for ")
+    bench.sink.verdict = lambda _: None
+    wait_until(lambda: bench.sink.stored == ["r0"])
+    assert stub.wait_for(lambda each: each.heartbeats[-1]["stats"]["stuck"] is None, WAIT_S)
+    assert bench.end() is True
     bench.outbox.close()
 
 
