@@ -18,8 +18,9 @@ from agent.clock import Clock
 from agent.config.schema import DbConfig
 from agent.dev.server_process import free_port
 from agent.errors import BookmarkUnreadable, DatabaseAway
+from agent.pulse import SLACK_S
 from agent.record import Record
-from agent.sources import Source, SourceSettings
+from agent.sources import READING, Source, SourceSettings
 
 
 @dataclass(frozen=True)
@@ -161,3 +162,41 @@ def test_a_database_that_is_away_is_told_each_time(kind: str, bench: Bench) -> N
                 look(lonely, None)
             with pytest.raises(DatabaseAway):
                 lonely.check()
+
+
+def test_it_says_before_each_wait_for_the_server_what_it_is_and_how_long_it_may_take(kind: str, bench: Bench) -> None:
+    steps: list[tuple[str, float]] = []
+    bench.busy(0, 3)
+    db = DbConfig(**{"connect_timeout": 2, "read_timeout": 10, **bench.db_config})
+    found: type[Source] = import_module(f"agent.sources.{kind}").SOURCE
+    settings = SourceSettings(
+        "default", db, db.port or 0, step=lambda doing, at_most_s: steps.append((doing, at_most_s))
+    )
+    with closing(found(settings, Clock())) as source:
+        assert len(look(source, None)[0]) >= 3
+    connecting, *rest = steps
+    assert connecting[0] == "connecting to the database"
+    assert connecting[1] >= 2
+    assert set(rest) == {(READING, 10)}
+    assert len(rest) >= 5  # each statement is one of them
+
+
+def test_a_server_that_hangs_ends_within_what_was_said(kind: str, bench: Bench, request: pytest.FixtureRequest) -> None:
+    clock, steps = Clock(), list[tuple[float, float]]()
+    server = request.getfixturevalue("mariadb" if kind == "mysql_slow_log" else "postgres18")
+    db = DbConfig(**{**bench.db_config, "connect_timeout": 1, "read_timeout": 1})
+    found: type[Source] = import_module(f"agent.sources.{kind}").SOURCE
+    settings = SourceSettings(
+        "default", db, db.port or 0, lambda _, at_most_s: steps.append((clock.monotonic(), at_most_s))
+    )
+    with closing(found(settings, clock)) as source:
+        source.check()
+        server.freeze()
+        try:
+            with pytest.raises(DatabaseAway):
+                source.check()
+            ended_s = clock.monotonic()
+        finally:
+            server.thaw()
+    began_s, at_most_s = steps[-1]
+    assert ended_s - began_s < at_most_s + SLACK_S

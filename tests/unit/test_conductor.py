@@ -279,7 +279,7 @@ def test_a_thread_that_lives_and_stands_still_is_told_and_that_it_goes_on(
     tmp_path: Path, stub: StubBackend, thread: str, doing: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "dbpower")
-    bench = Bench(tmp_path, stub, slack_s=0.5, interval_s=0.2)
+    bench = Bench(tmp_path, stub, slack_s=2.0, interval_s=0.2)
     bench.source.rows = 5
     frozen, go_on = threading.Event(), threading.Event()
 
@@ -318,7 +318,7 @@ def test_a_thread_that_lives_and_stands_still_is_told_and_that_it_goes_on(
 def test_threads_that_work_and_wait_are_never_stuck(
     tmp_path: Path, stub: StubBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench = Bench(tmp_path, stub, slack_s=1.0, interval_s=0.05)
+    bench = Bench(tmp_path, stub, slack_s=2.0, interval_s=0.05)
     bench.rig.watch.interval_s = 0.02
     bench.start()
     assert stub.wait_for(lambda each: len(each.heartbeats) >= 60, WAIT_S)  # longer than the slack

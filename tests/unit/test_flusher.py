@@ -17,8 +17,9 @@ import pytest
 from agent import body
 from agent.delivery import Delivered, Hold, Refused, Retry, TooLarge, Verdict
 from agent.errors import BackendAway, BackendBusy, KeyRefused
-from agent.flusher import FAILED_OUTBOX_PAUSE_S, Flusher
+from agent.flusher import FAILED_OUTBOX_PAUSE_S, SEND_S, Flusher
 from agent.lane import PROBES, TRIES
+from agent.pulse import Step
 from agent.sinks import COMMAND_RESULT, QUERIES
 from agent.status import LinkStatus, Scoreboard
 from storage.envelope import Change, Draft, Envelope, Tally
@@ -394,3 +395,50 @@ def test_a_single_record_that_is_too_large_is_parked_and_its_neighbours_are_deli
     bench.sink.bad, bench.sink.refuses_with = {"r20"}, TooLarge()
     bench.drain()
     assert (sorted(bench.sink.stored), bench.books.parked) == (sorted(set(numbered(100)) - {"r20"}), 1)
+
+
+# -- its pulse -------------------------------------------------------------------------------------------------------
+
+
+def test_each_request_and_each_wait_is_a_step_with_the_time_that_it_may_take(bench: Bench) -> None:
+    steps: list[Step | None] = []
+
+    class Waits(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            steps.append(bench.flusher.pulse.step)
+            bench.clock.turn(timeout or 0.0)
+            bench.flusher.stop(bench.clock.monotonic())
+            return True
+
+    def verdict(_: Envelope) -> None:
+        steps.append(bench.flusher.pulse.step)
+        bench.clock.turn(1)
+
+    bench.fill(2, batch=1)
+    bench.sink.verdict = verdict
+    bench.flusher._woken = Waits()
+    bench.flusher.run()
+    began_s = bench.clock.monotonic() - 2
+    assert steps == [
+        Step("sending to the backend", SEND_S, began_s),
+        Step("sending to the backend", SEND_S, began_s + 1),
+        Step("waiting", None, began_s + 2),
+    ]
+
+
+def test_an_outbox_that_holds_it_is_a_step_too(bench: Bench) -> None:
+    steps: list[Step | None] = []
+    real = bench.outbox.accept
+
+    def accept(envelope: Envelope, *, delivered: int, reason: str = "") -> None:
+        steps.append(bench.flusher.pulse.step)
+        real(envelope, delivered=delivered, reason=reason)
+
+    bench.outbox.accept = accept  # type: ignore[method-assign]
+    bench.fill(1)
+    bench.drain()
+    steps.append(bench.flusher.pulse.step)
+    assert [step and (step.doing, step.at_most_s) for step in steps] == [
+        ("writing the outbox", 0.0),
+        ("reading the outbox", 0.0),
+    ]

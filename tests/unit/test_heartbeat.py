@@ -16,8 +16,9 @@ import pytest
 from agent.commands import Command
 from agent.errors import BackendAway
 from agent.heartbeat import JITTER, Heartbeat
+from agent.pulse import Step, Stuck
 from agent.status import LinkStatus, Scoreboard
-from agent.transport import Answer, Transport
+from agent.transport import TOTAL_TIMEOUT_S, Answer, Transport
 from tests.fakes.clock import ManualClock
 from tests.fakes.stub_backend import StubBackend
 
@@ -150,6 +151,35 @@ def test_stopped_before_it_ran_it_only_says_farewell(bench: Bench) -> None:
     bench.heartbeat.stop()
     bench.heartbeat.run()
     assert len(bench.transport.at_s) == 1
+
+
+def test_each_beat_and_each_pause_is_a_step_with_the_time_that_it_may_take(bench: Bench) -> None:
+    steps: list[Step | None] = []
+
+    def answer() -> Answer:
+        steps.append(bench.heartbeat.pulse.step)
+        return Answer(200, {}, orjson.dumps(OK))
+
+    bench.transport.answer = answer
+    bench.beats(2, during=lambda: steps.append(bench.heartbeat.pulse.step))
+    doings = [step.doing if step else "" for step in steps]
+    assert doings == [*["speaking to the backend", "waiting"] * 2, "speaking to the backend"]
+    allowed = [step.at_most_s or 0.0 if step else 0.0 for step in steps]
+    assert allowed[::2] == [TOTAL_TIMEOUT_S] * 3
+    assert [27 <= seconds <= 33 for seconds in allowed[1::2]] == [True, True]
+
+
+def test_a_stuck_thread_is_in_the_stats_and_an_error_while_it_lasts(bench: Bench) -> None:
+    bench.board.report("default", state="collecting")
+    bench.board.stuck = (Stuck("watch default", "reading the database", bench.clock.monotonic() - 400),)
+    bench.clock.turn(12)
+    bench.heartbeat.beat()
+    bench.board.stuck = ()
+    bench.heartbeat.beat()
+    first, second = bench.transport.bodies
+    assert first["stats"]["stuck"] == "watch default: reading the database for 412 s"
+    assert first["error"] == "watch default is stuck: reading the database for 412 s"
+    assert (second["stats"]["stuck"], second["error"]) == (None, None)
 
 
 # -- what is said and heard --------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import orjson
 import pytest
 
 from agent import machine
+from agent.pulse import Stuck, thread_of
 from agent.status import FIRST_PRESENT, LinkStatus, Scoreboard, Status
 from storage.envelope import Tally
 from tests.fakes.clock import NOON
@@ -151,3 +152,24 @@ def test_reports_of_several_threads_do_not_overwrite_each_other() -> None:
     finally:
         sys.setswitchinterval(interval_s)
     assert lost == []
+
+
+def test_a_stuck_thread_is_an_error_and_the_reason_of_its_watch_only() -> None:
+    board = board_with("collecting", "idle")
+    board.report("watch 0", reason="the table is crashed")
+    board.report("watch 1", error="no grant")
+    board.stuck = (Stuck(thread_of("watch 0"), "reading the database", 1_000.0), Stuck("flusher", "sending", 1_050.0))
+    status = snapshot(board)
+    assert status.error == (
+        "no grant; watch watch 0 is stuck: reading the database for 60 s; flusher is stuck: sending for 10 s"
+    )
+    stats = status.stats()
+    assert stats["stuck"] == "watch watch 0: reading the database for 60 s; flusher: sending for 10 s"
+    assert stats["state_reason"] == "the table is crashed; stuck: reading the database for 60 s"
+    assert stats["watches"] == {
+        "watch 0": {
+            "state": "collecting",
+            "state_reason": "the table is crashed; stuck: reading the database for 60 s",
+        },
+        "watch 1": {"state": "idle", "state_reason": ""},
+    }

@@ -1,6 +1,7 @@
 """What could go wrong: a row is skipped or doubled by a failure in mid-look, a command is lost, answered twice or
 before its effect is durable, a pause is forgotten, a look begins while the database is away, an error is told for
-ever, the thread spins, a new source is put under a look that runs, a word to stop is heard late.
+ever, the thread spins, a new source is put under a look that runs, a word to stop is heard late, a step that hangs is
+none of its pulse.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from agent.body import unpack
 from agent.collector import TURN_RECORDS
 from agent.commands import Command
 from agent.errors import LoginRefused
+from agent.pulse import Step
 from agent.sinks import COMMAND_RESULT, QUERIES
+from agent.sources import READING
 from agent.watch_loop import Stop
 from tests.fakes.clock import ManualClock
 from tests.fakes.manual import Rig, ScriptedInbox, Spinning
@@ -372,6 +375,34 @@ def test_after_a_defect_in_mid_look_it_goes_on_from_the_saved_bookmark(rig: Rig)
     rig.loop.run()
     assert (rows(rig), rig.watch.state) == (numbered(TURN_RECORDS + 1_000), "idle")
     assert rig.board.watch("default").error is None
+
+
+def test_each_reading_save_and_wait_is_a_step_with_the_time_that_it_may_take(rig: Rig) -> None:
+    steps: list[Step | None] = []
+
+    def note(*_: object) -> None:
+        steps.append(rig.loop.pulse.step)
+
+    rig.source.rows, rig.source.before_read, rig.source.between = 20, note, note
+    object.__setattr__(rig.loop._parts, "on_saved", note)
+    rig.at(50, note)
+    rig.run_for(60)
+    assert [step and (step.doing, step.at_most_s) for step in steps] == [
+        (READING, 0.0),
+        (READING, 0.0),
+        (READING, 0.0),
+        ("writing the outbox", 0.0),
+        ("waiting", 100.0),
+    ]
+    assert len({id(step) for step in steps}) == 5  # each is progress
+
+
+def test_while_paused_it_waits_for_a_word_however_long(rig: Rig) -> None:
+    steps: list[Step | None] = []
+    rig.at(1, lambda: give(rig, 1, "stop"))
+    rig.at(100_000, lambda: steps.append(rig.loop.pulse.step))
+    rig.run_for(100_001)
+    assert [step and (step.doing, step.at_most_s) for step in steps] == [("waiting", None)]
 
 
 def test_control_the_inbox_notices_a_loop_that_spins() -> None:
