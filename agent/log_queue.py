@@ -54,16 +54,21 @@ class LineQueue(logging.Handler):
         super().close()
 
     def _run(self) -> None:
-        while (entry := self._lines.get()) is not None:
+        entry: tuple[bytes, int] | threading.Event | None = (b"", 0)
+        while entry is not None:
+            entry = self._lines.get()
             if isinstance(entry, tuple):
                 self._write(*entry)
             if self._lines.empty():
-                with self._counting:
-                    missed, self._missed = self._missed, 0
-                if missed:
-                    self._write(self._note(missed), missed)
+                self._tell_missed()
             if isinstance(entry, threading.Event):
                 entry.set()
+
+    def _tell_missed(self) -> None:
+        with self._counting:
+            missed, self._missed = self._missed, 0
+        if missed:
+            self._write(self._note(missed), missed)
 
     def _write(self, text: bytes, lines: int) -> None:
         try:

@@ -22,8 +22,11 @@ from storage.errors import CodedError, OutboxError, OutboxLocked
 def quiet_again() -> Iterator[None]:
     """The log goes to the captured standard error, which ends with the test."""
     handlers, level, propagate = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate
+    last_resort = logging.lastResort
     yield
-    LOGGER.handlers[:], LOGGER.propagate = handlers, propagate
+    for handler in LOGGER.handlers:
+        handler.close()
+    LOGGER.handlers[:], LOGGER.propagate, logging.lastResort = handlers, propagate, last_resort
     LOGGER.setLevel(level)
 
 
@@ -119,9 +122,11 @@ def test_every_family_of_errors_has_its_exit_code(
 
 
 def test_the_log_is_as_the_options_say(
-    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    config: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["once", "--config", config, "--log-format", "json", "--log-level", "WARNING"]
-    _, _, err = said(*words, monkeypatch=monkeypatch, capsys=capsys)
-    entry = json.loads(err.splitlines()[0])
+    _, _, before = said(*words, monkeypatch=monkeypatch, capsys=capfd)
+    LOGGER.handlers[0].flush()
+    err = before + capfd.readouterr().err
+    entry = next(json.loads(line) for line in err.splitlines() if line.startswith("{"))
     assert (entry["event"], entry["code"], LOGGER.level) == ("collection.wrong", "DB-01", logging.WARNING)

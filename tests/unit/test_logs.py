@@ -1,7 +1,8 @@
 """How the agent speaks.
 
 What could go wrong: a field is called like one of `logging`'s own and ends the thread that speaks; a line is no JSON; a
-server's message of several lines looks like several lines of ours; everything is said twice; the level does not hold.
+server's message of several lines looks like several lines of ours; everything is said twice; the level does not hold;
+the warning of a package is lost, or written past the queue to a standard error that nobody reads.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,25 +23,36 @@ from agent.logs import LOGGER, set_up, tell
 @pytest.fixture(autouse=True)
 def logger_as_it_was() -> Iterator[None]:
     before = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate
+    last_resort = logging.lastResort
     yield
+    for handler in LOGGER.handlers:
+        handler.close()
     LOGGER.handlers[:], LOGGER.level, LOGGER.propagate = before
+    logging.lastResort = last_resort
 
 
-def test_a_sentence_with_its_event_and_fields(capsys: pytest.CaptureFixture[str]) -> None:
+def written(capfd: pytest.CaptureFixture[str]) -> str:
+    """What has reached standard error since the last time, with everything that was told before."""
+    for handler in LOGGER.handlers:
+        handler.flush()
+    return capfd.readouterr().err
+
+
+def test_a_sentence_with_its_event_and_fields(capfd: pytest.CaptureFixture[str]) -> None:
     set_up("INFO", "text")
     tell(logging.INFO, "outbox.opened", "The outbox is open", records=3, path="/data")
-    captured = capsys.readouterr()
+    err, out = written(capfd), capfd.readouterr().out
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO outbox\.opened The outbox is open \(records=3, path=/data\)\n",
-        captured.err,
+        err,
     )
-    assert captured.out == ""
+    assert out == ""
 
 
-def test_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_of_json(capfd: pytest.CaptureFixture[str]) -> None:
     set_up("INFO", "json")
     tell(logging.WARNING, "delivery.wrong", "Grüße\nvon drüben", code="BE-01", odd=object, level="mine", time=5)
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = written(capfd).splitlines()
     entry = json.loads(line)
     stamp = entry.pop("time")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", stamp)
@@ -52,56 +67,84 @@ def test_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("style", ["text", "json"])
 @pytest.mark.parametrize("name", sorted({*logging.makeLogRecord({}).__dict__, "message", "asctime", "fields"}))
-def test_a_field_may_have_any_name(capsys: pytest.CaptureFixture[str], style: str, name: str) -> None:
+def test_a_field_may_have_any_name(capfd: pytest.CaptureFixture[str], style: str, name: str) -> None:
     set_up("INFO", style)
     tell(logging.INFO, "word", "sentence", **{name: "value"})
-    assert "sentence" in capsys.readouterr().err
+    assert "sentence" in written(capfd)
 
 
 @pytest.mark.parametrize("style", ["text", "json"])
-def test_a_message_of_several_lines_is_one_line_of_ours(capsys: pytest.CaptureFixture[str], style: str) -> None:
+def test_a_message_of_several_lines_is_one_line_of_ours(capfd: pytest.CaptureFixture[str], style: str) -> None:
     set_up("INFO", style)
     tell(logging.INFO, "word", "first\nsecond\r\nthird\u2028fourth", field="a\nb")
-    assert capsys.readouterr().err.count("\n") == 1
+    assert written(capfd).count("\n") == 1
 
 
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_text_that_is_no_unicode_can_be_said(capfd: pytest.CaptureFixture[str], style: str) -> None:
     set_up("INFO", style)
     tell(logging.INFO, "word", "path \udcff", path="\udcff")
-    shown = capfd.readouterr().err
+    shown = written(capfd)
     assert "path " in shown
     assert "Traceback" not in shown
 
 
 @pytest.mark.parametrize("style", ["text", "json"])
-def test_a_defect_is_told_with_its_traceback(capsys: pytest.CaptureFixture[str], style: str) -> None:
+def test_a_defect_is_told_with_its_traceback(capfd: pytest.CaptureFixture[str], style: str) -> None:
     set_up("INFO", style)
     try:
         _ = 1 // 0
     except ZeroDivisionError:
         LOGGER.exception("the thread ended", extra={"event": "worker.died"})
-    shown = capsys.readouterr().err
+    shown = written(capfd)
     assert [
         word for word in ("worker.died", "the thread ended", "Traceback", "ZeroDivisionError") if word not in shown
     ] == []
 
 
-def test_what_is_below_the_level_is_not_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_below_the_level_is_not_said(capfd: pytest.CaptureFixture[str]) -> None:
     set_up("WARNING", "text")
     tell(logging.INFO, "word", "quiet")
     tell(logging.WARNING, "word", "loud")
-    assert [line.split()[-1] for line in capsys.readouterr().err.splitlines()] == ["loud"]
+    assert [line.split()[-1] for line in written(capfd).splitlines()] == ["loud"]
 
 
-def test_setting_up_twice_says_nothing_twice(capsys: pytest.CaptureFixture[str]) -> None:
+def test_setting_up_twice_says_nothing_twice(capfd: pytest.CaptureFixture[str]) -> None:
     set_up("INFO", "text")
     set_up("INFO", "json")
     tell(logging.INFO, "word", "once")
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert len(written(capfd).splitlines()) == 1
 
 
-def test_a_percent_sign_is_only_a_percent_sign(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_percent_sign_is_only_a_percent_sign(capfd: pytest.CaptureFixture[str]) -> None:
     set_up("INFO", "text")
     tell(logging.INFO, "word", "100 %s")
-    assert "100 %s" in capsys.readouterr().err
+    assert "100 %s" in written(capfd)
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_the_warning_of_a_package_takes_the_same_way(capfd: pytest.CaptureFixture[str], style: str) -> None:
+    set_up("ERROR", style)
+    package = logging.getLogger(f"a_package_{style}")
+    package.propagate = False  # here pytest listens at the root
+    package.warning("odd header")
+    package.info("chatter")
+    assert LOGGER.handlers == [logging.lastResort]
+    (line,) = written(capfd).splitlines()
+    assert all(word in line for word in ("WARNING", package.name, "odd header"))
+
+
+def test_a_program_without_standard_error_writes_into_no_file_of_its_own(tmp_path: Path) -> None:
+    # The descriptor is free then, and the next file that is opened gets its number.
+    program = (
+        "import logging, os, sys\n"
+        "from agent import logs\n"
+        "assert sys.stderr is None\n"
+        "assert os.open(sys.argv[1], os.O_RDWR | os.O_CREAT) == 2\n"
+        "logs.set_up('INFO', 'text')\n"
+        "logs.tell(logging.ERROR, 'word', 'sentence')\n"
+    )
+    path = tmp_path / "precious"
+    script = 'exec "$0" -c "$1" "$2" 2>&-'
+    subprocess.run(["sh", "-c", script, sys.executable, program, str(path)], timeout=30, check=True)
+    assert path.read_bytes() == b""
