@@ -23,6 +23,7 @@ from agent.transport import TOTAL_TIMEOUT_S, Answer, Transport
 from storage.errors import CodedError
 
 JITTER = 0.1
+BEAT_S = TOTAL_TIMEOUT_S
 
 
 class Heartbeat:
@@ -83,7 +84,7 @@ class Heartbeat:
 
     def beat(self) -> None:
         """One beat: the status goes out, commands come in."""
-        self.pulse.beat("speaking to the backend", TOTAL_TIMEOUT_S)
+        self.pulse.beat("speaking to the backend", BEAT_S)
         status = self._board.status(now_s=self._clock.monotonic(), now_unix=self._clock.unix())
         beat = dumps({"stats": status.stats(), "error": status.error})
         try:

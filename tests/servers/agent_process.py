@@ -62,20 +62,29 @@ def write(directory: Path, config: Json) -> Path:
 
 
 class AgentProcess:
-    """`with AgentProcess(path) as agent:` runs it; leaving kills what still runs. What it says is kept."""
+    """`with AgentProcess(path) as agent:` runs it; leaving kills what still runs. What it says is kept.
 
-    def __init__(self, config: Path) -> None:
+    `words`: what Python runs instead of the agent itself; `standard_error`: where it speaks to instead of the log;
+    `variables`: of its environment.
+    """
+
+    def __init__(
+        self, config: Path, *words: str, standard_error: int | None = None, variables: dict[str, str] | None = None
+    ) -> None:
         self.config = config
+        self._words = words or ("-m", "agent", "--config", str(config), "--log-format", "json")
+        self._standard_error, self._environment = standard_error, environment(**(variables or {}))
         self.data_dir = config.parent / "data"
         self.log = config.parent / "agent.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
         """Starts it, again after an end; what it says is appended to the same log."""
-        words = [sys.executable, "-m", "agent", "--config", str(self.config), "--log-format", "json"]
+        words = [sys.executable, *self._words]
         with self.log.open("ab") as log:
+            stderr = log if self._standard_error is None else self._standard_error
             self._process = subprocess.Popen(
-                words, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                words, cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=stderr
             )
         return self
 

@@ -1,0 +1,58 @@
+"""An agent whose source and sink are files of the test, so that a thread can be frozen where no timeout reaches.
+
+`python -m tests.servers.frozen_agent CONFIG THREAD` runs it until SIGTERM. As long as there is a FIFO called `door`
+beside the configuration, the thread (`watch`, `flusher` or `heartbeat`) opens it, and the kernel keeps it there until
+somebody opens the other end. Steps may take seconds, not minutes, so that the test need not wait.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from agent import conductor, flusher, heartbeat, logs, wiring
+from agent.commands import Command
+from agent.config.layers import load
+from tests.fakes.sink import FakeSink
+from tests.fakes.source import FakeSource
+
+DOOR = "door"
+SLACK_S, PACE_S = 2.0, 0.1
+
+
+def main(config_path: Path, thread: str) -> None:
+    """Runs it."""
+    door = config_path.parent / DOOR
+
+    def freeze(*_: object) -> None:
+        if door.exists():
+            door.read_bytes()
+
+    config, layers = load(config_path, os.environ, {})
+    logs.set_up("INFO", "json")
+    source, sink = FakeSource(), FakeSink()
+    source.rows = 1
+    flusher.SEND_S = heartbeat.BEAT_S = SLACK_S
+    agent = wiring.build(config, layers, wiring.Parts(source=source, sink=sink, slack_s=SLACK_S, pace_s=PACE_S))
+    if thread == "watch":
+        source.before_read = freeze
+    elif thread == "flusher":
+        sink.verdict = freeze
+        source.before_read = lambda: setattr(source, "rows", source.rows + 1)  # each look gives it something to send
+    else:
+        give = agent.heartbeat._give
+
+        def freeze_and_give(command: Command) -> None:
+            freeze()
+            give(command)
+
+        agent.heartbeat._give = freeze_and_give
+    agent.conductor.hear_signals()
+    if not agent.conductor.run():
+        conductor.abandon()
+    agent.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
