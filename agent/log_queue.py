@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 
 LINES = 2_000
-FLUSH_S = 0.5  # the end of the process; a stop may take 10 s, and 9 of them belong to the threads
+FLUSH_S = 0.3  # at the end of the process: a stop may take 10 s, and 9 of them belong to the threads
 
 
 class LineQueue(logging.Handler):

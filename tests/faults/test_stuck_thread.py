@@ -20,10 +20,11 @@ from agent.dev.server_process import free_port, wait_until
 from tests.fakes.notify_socket import NotifySocket
 from tests.fakes.stub_backend import StubBackend
 from tests.servers.agent_process import AgentProcess, settings, write
-from tests.servers.frozen_agent import DOOR, SLACK_S
+from tests.servers.frozen_agent import DOOR
 
 SOON_S = 60.0
 WATCHDOG_S = 0.9
+SLACK_S, LONG_SLACK_S = 2.0, 6.0
 TICK, STUCK, UNSTUCK = "WATCHDOG=1", "thread.stuck", "thread.unstuck"
 THREADS = {
     "watch": ("watch default", "reading the database"),
@@ -74,18 +75,18 @@ def play(request: pytest.FixtureRequest, stub: StubBackend, tmp_path: Path) -> I
     path = write(tmp_path, settings(stub, "mysql", db_config))
     with NotifySocket(tmp_path / "notify") as systemd:
         variables = {"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": str(round(WATCHDOG_S * 1e6))}
-        program = ("-m", "tests.servers.frozen_agent", str(path), request.param)
+        program = ("-m", "tests.servers.frozen_agent", str(path), *map(str, request.param))
         with AgentProcess(path, *program, variables=variables) as agent:
             made = Play(agent, stub, systemd, tmp_path / DOOR)
             made.ticks(3)
             yield made
 
 
-@pytest.mark.parametrize("play", ["watch", "flusher"], indirect=True)
+@pytest.mark.parametrize("play", [("watch", SLACK_S), ("flusher", SLACK_S)], indirect=True)
 def test_a_frozen_thread_shows_in_the_heartbeat_and_ends_the_ticks_until_it_goes_on(
     play: Play, request: pytest.FixtureRequest
 ) -> None:
-    thread, doing = THREADS[request.node.callspec.params["play"]]
+    thread, doing = THREADS[request.node.callspec.params["play"][0]]
     process = psutil.Process(play.agent.pid)
     alive = process.num_threads()
     os.mkfifo(play.door)
@@ -110,7 +111,7 @@ def test_a_frozen_thread_shows_in_the_heartbeat_and_ends_the_ticks_until_it_goes
     assert (play.systemd.heard[0], play.systemd.heard[-1]) == ("READY=1", "STOPPING=1")
 
 
-@pytest.mark.parametrize("play", ["heartbeat"], indirect=True)
+@pytest.mark.parametrize("play", [("heartbeat", SLACK_S)], indirect=True)
 def test_a_frozen_heartbeat_ends_the_ticks_and_is_in_the_log(play: Play) -> None:
     os.mkfifo(play.door)
     play.stub.queue("start")
@@ -127,7 +128,7 @@ def test_a_frozen_heartbeat_ends_the_ticks_and_is_in_the_log(play: Play) -> None
     assert play.agent.end() == 0
 
 
-@pytest.mark.parametrize("play", ["watch"], indirect=True)
+@pytest.mark.parametrize("play", [("watch", SLACK_S)], indirect=True)
 def test_an_agent_with_a_frozen_thread_can_be_ended(play: Play) -> None:
     os.mkfifo(play.door)
     assert play.agent.heard(STUCK, timeout_s=SOON_S)
@@ -135,15 +136,21 @@ def test_an_agent_with_a_frozen_thread_can_be_ended(play: Play) -> None:
     assert play.agent.count("agent.abandoned") == 1
 
 
-@pytest.mark.parametrize("play", ["watch"], indirect=True)
-def test_a_process_that_was_stopped_and_goes_on_as_a_whole_has_nobody_stuck(play: Play) -> None:
+@pytest.mark.parametrize("play", [("watch", LONG_SLACK_S)], indirect=True)
+def test_a_process_that_was_stopped_as_a_whole_and_goes_on_has_nobody_stuck(play: Play) -> None:
     process = psutil.Process(play.agent.pid)
+    os.mkfifo(play.door)  # so that a step is in the middle when everything stops
+    assert play.stub.wait_for(
+        lambda each: [beat["stats"]["state"] for beat in each.heartbeats[-2:]] == ["collecting"] * 2, SOON_S
+    )
     process.suspend()
     assert wait_until(lambda: process.status() == psutil.STATUS_STOPPED, SOON_S)
     beats = len(play.stub.heartbeats)
     # Nobody does anything for so long.
-    assert not play.stub.wait_for(lambda each: len(each.heartbeats) > beats, 4 * SLACK_S)
+    assert not play.stub.wait_for(lambda each: len(each.heartbeats) > beats + 1, 1.5 * LONG_SLACK_S)
     process.resume()
+    play.ticks(2)
+    play.release()
     play.ticks(3)
     play.beats(3)
     assert (play.told(STUCK), {beat["stats"]["stuck"] for beat in play.stub.heartbeats}) == ([], {None})

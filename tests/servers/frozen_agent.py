@@ -1,8 +1,8 @@
 """An agent whose source and sink are files of the test, so that a thread can be frozen where no timeout reaches.
 
-`python -m tests.servers.frozen_agent CONFIG THREAD` runs it until SIGTERM. As long as there is a FIFO called `door`
-beside the configuration, the thread (`watch`, `flusher` or `heartbeat`) opens it, and the kernel keeps it there until
-somebody opens the other end. Steps may take seconds, not minutes, so that the test need not wait.
+`python -m tests.servers.frozen_agent CONFIG THREAD SLACK_S` runs it until SIGTERM. As long as there is a FIFO called
+`door` beside the configuration, the thread (`watch`, `flusher` or `heartbeat`) opens it, and the kernel keeps it there
+until somebody opens the other end. A step may take SLACK_S seconds, not minutes, so that the test need not wait.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tests.fakes.sink import FakeSink
 from tests.fakes.source import FakeSource
 
 DOOR = "door"
-SLACK_S, PACE_S = 2.0, 0.1
+PACE_S = 0.1
 
 
-def main(config_path: Path, thread: str) -> None:
+def main(config_path: Path, thread: str, slack_s: float) -> None:
     """Runs it."""
     door = config_path.parent / DOOR
 
@@ -33,8 +33,8 @@ def main(config_path: Path, thread: str) -> None:
     logs.set_up("INFO", "json")
     source, sink = FakeSource(), FakeSink()
     source.rows = 1
-    flusher.SEND_S = heartbeat.BEAT_S = SLACK_S
-    agent = wiring.build(config, layers, wiring.Parts(source=source, sink=sink, slack_s=SLACK_S, pace_s=PACE_S))
+    flusher.SEND_S = heartbeat.BEAT_S = 0.0
+    agent = wiring.build(config, layers, wiring.Parts(source=source, sink=sink, slack_s=slack_s, pace_s=PACE_S))
     if thread == "watch":
         source.before_read = freeze
     elif thread == "flusher":
@@ -55,4 +55,4 @@ def main(config_path: Path, thread: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]))

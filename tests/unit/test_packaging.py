@@ -35,6 +35,7 @@ from agent.config.layers import PREFIX, load
 from agent.config.schema import Config
 from agent.dev import backend
 from agent.dev.postgres import wheel_bin_dir
+from agent.pulse import PACE_S, SLACK_S
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import WatchedPostgres
 
@@ -348,6 +349,14 @@ def test_the_unit_runs_as_dbpower_and_comes_back_by_itself() -> None:
     expected |= {"RestartPreventExitStatus": f"{UNUSABLE} {RUNNING}", "EnvironmentFile": f"-{HOME}/environment"}
     assert {name: service[name] for name in expected} == expected
     assert unit()["Install"]["WantedBy"] == "multi-user.target"
+
+
+def test_the_unit_waits_for_the_words_that_the_agent_says_to_systemd() -> None:
+    service = unit()["Service"]
+    assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")
+    # A tick may be late by a look of the conductor, and what is slow but gets on must not be ended.
+    assert int(service["WatchdogSec"]) >= max(10 * PACE_S, SLACK_S)
+    assert "AF_UNIX" in service["RestrictAddressFamilies"].split()
 
 
 def test_the_unit_gives_the_agent_its_state_directory_and_time_to_stop(tmp_path: Path) -> None:
