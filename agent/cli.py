@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 found something, 2 usage, configuration or files, 3 alread
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -62,6 +63,8 @@ def run(context: click.Context, /, **options: Any) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # until the conductor takes over
     config, layers = _load(context, options)
+    if sys.stderr is not None:
+        faulthandler.enable()  # SIGABRT, by which systemd's watchdog ends us, then shows where each thread was
     agent = wiring.build(config, layers)
     agent.conductor.hear_signals()
     logs.tell(

@@ -155,3 +155,15 @@ def test_a_process_that_was_stopped_as_a_whole_and_goes_on_has_nobody_stuck(play
     play.beats(3)
     assert (play.told(STUCK), {beat["stats"]["stuck"] for beat in play.stub.heartbeats}) == ([], {None})
     assert play.agent.end() == 0
+
+
+def test_the_watchdogs_signal_ends_it_and_leaves_the_place_of_each_thread_in_the_log(
+    stub: StubBackend, tmp_path: Path
+) -> None:
+    db_config = {"host": "127.0.0.1", "port": free_port(), "user": "nobody"}
+    with AgentProcess(write(tmp_path, settings(stub, "mysql", db_config))) as agent:
+        assert stub.wait_for(lambda each: len(each.heartbeats) >= 2, SOON_S)
+        assert agent.end(signal.SIGABRT) == -signal.SIGABRT
+    said = agent.said()
+    assert "Fatal Python error: Aborted" in said
+    assert [name for name in ("watch_loop.py", "flusher.py", "heartbeat.py", "conductor.py") if name not in said] == []
