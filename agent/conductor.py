@@ -90,7 +90,7 @@ class Conductor:
         """Runs until Stop. True when every thread has ended in time; else the caller has to leave them behind."""
         for name in self._lives:
             self._start(name)
-        self._vigil.begin()
+        self._vigil.look()
         while True:
             word = self._hear()
             if isinstance(word, Stop):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Mapping
 
@@ -78,8 +79,8 @@ def from_environment(environment: Mapping[str, str], pid: int | None = None) -> 
         return SdNotify(None)
     meant = environment.get("WATCHDOG_PID", "") in {"", str(os.getpid() if pid is None else pid)}
     microseconds = environment.get("WATCHDOG_USEC", "")
-    limited = meant and microseconds.isascii() and microseconds.isdigit() and int(microseconds) > 0
-    return SdNotify(address, int(microseconds) / 1e6 if limited else None)
+    number = int(microseconds) if re.fullmatch(r"[0-9]{1,20}", microseconds) else 0
+    return SdNotify(address, number / 1e6 if meant and number else None)
 
 
 def _socket_address(address: str) -> str | bytes:

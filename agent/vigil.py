@@ -18,7 +18,7 @@ WATCHDOG_PART = 1 / 3
 
 
 class Vigil:
-    """`look` is to be called every `pace_s` seconds or more often."""
+    """`look` is to be called as soon as everything runs, and then every `pace_s` seconds or more often."""
 
     def __init__(
         self,
@@ -35,12 +35,8 @@ class Vigil:
         self.pace_s = pace_s if self._tick_s is None else min(pace_s, self._tick_s)
         self._rounds = Rounds(pulses, slack_s=slack_s, pace_s=self.pace_s)
         self._told: dict[str, Stuck] = {}
+        self._is_ready = False
         self._tick_due_s = float("-inf")
-
-    def begin(self) -> None:
-        """Everything runs."""
-        self._systemd.ready()
-        self.look()
 
     def look(self, dying: Sequence[Stuck] = ()) -> None:
         """Who is stuck now, and whom that concerns. `dying`: threads that are told in the log already."""
@@ -48,6 +44,7 @@ class Vigil:
         stuck = self._rounds.overdue(now_s)
         self._board.stuck = (*stuck, *dying)
         self._tell(stuck, now_s)
+        self._is_ready = self._is_ready or self._systemd.ready()
         if not self._board.stuck and self._tick_s is not None and now_s >= self._tick_due_s and self._systemd.alive():
             self._tick_due_s = now_s + self._tick_s
         status = self._board.status(now_s=now_s, now_unix=self._clock.unix())

@@ -137,7 +137,7 @@ def test_what_dies_again_and_again_is_in_the_heartbeat_too(bench: Bench, caplog:
 
 
 def test_ready_comes_first_and_stopping_last(bench: Bench) -> None:
-    bench.vigil.begin()
+    bench.vigil.look()
     bench.look_for(100)
     bench.vigil.end()
     messages = [message for _, message in bench.systemd.heard]
@@ -147,7 +147,7 @@ def test_ready_comes_first_and_stopping_last(bench: Bench) -> None:
 @pytest.mark.parametrize("watchdog_s", [0.3, 3.0, 30.0, 120.0, 3_600.0])
 def test_ticks_come_at_a_third_of_the_watchdogs_time_and_never_later_than_two(watchdog_s: float) -> None:
     bench = Bench(watchdog_s)
-    bench.vigil.begin()
+    bench.vigil.look()
     bench.look_for(20 * watchdog_s)
     times = bench.systemd.times("WATCHDOG=1")
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
@@ -155,16 +155,25 @@ def test_ticks_come_at_a_third_of_the_watchdogs_time_and_never_later_than_two(wa
     assert (min(gaps) > watchdog_s * 0.33, max(gaps) < watchdog_s * 0.67) == (True, True)
 
 
+def test_ready_is_said_again_until_it_is_heard_and_then_no_more(bench: Bench) -> None:
+    bench.systemd.deaf = True
+    bench.look_for(60)
+    bench.systemd.deaf = False
+    bench.look_for(60)
+    messages = [message for _, message in bench.systemd.heard]
+    assert (messages[0], messages.count("READY=1")) == ("READY=1", 1)
+
+
 def test_without_a_watchdog_there_are_no_ticks() -> None:
     bench = Bench(None)
-    bench.vigil.begin()
+    bench.vigil.look()
     bench.look_for(3_600)
     assert (bench.systemd.times("WATCHDOG=1"), len(bench.systemd.times("READY=1"))) == ([], 1)
 
 
 @pytest.mark.parametrize("thread", ["watch default", "flusher", "heartbeat"])
 def test_whoever_is_stuck_ends_the_ticks_and_whoever_goes_on_brings_them_back(bench: Bench, thread: str) -> None:
-    bench.vigil.begin()
+    bench.vigil.look()
     bench.pulses[thread].beat("at it", 30)
     began_s = bench.clock.monotonic()
     bench.look_for(86_400)
@@ -176,7 +185,7 @@ def test_whoever_is_stuck_ends_the_ticks_and_whoever_goes_on_brings_them_back(be
 
 
 def test_a_tick_that_could_not_be_told_is_told_at_the_next_look(bench: Bench) -> None:
-    bench.vigil.begin()
+    bench.vigil.look()
     bench.systemd.deaf = True
     bench.look_for(60)
     bench.systemd.deaf = False
