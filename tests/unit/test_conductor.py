@@ -329,6 +329,18 @@ def test_threads_that_work_and_wait_are_never_stuck(
     bench.outbox.close()
 
 
+def test_a_thread_that_is_dead_is_not_stuck_at_what_it_did_last(tmp_path: Path, stub: StubBackend) -> None:
+    bench = Bench(tmp_path, stub)
+    life = bench.conductor._lives["flusher"]
+    life.pulse.beat("sending to the backend")
+    bench.conductor._note_death(life)
+    assert (life.pulse.step, bench.conductor._dying()) == (None, ())  # one death is mended in a second
+    bench.conductor._note_death(life)
+    assert [(each.thread, each.since_s) for each in bench.conductor._dying()] == [("flusher", life.dying_s)]
+    bench.outbox.close()
+    bench.heartbeat._transport.close()
+
+
 def test_what_dies_again_and_again_does_not_look_healthy(tmp_path: Path, stub: StubBackend) -> None:
     bench = Bench(tmp_path, stub, Deadlines(restart_s=0.01, restart_cap_s=30.0), interval_s=0.05)
 
