@@ -12,6 +12,7 @@ from pathlib import Path
 from storage.pages import next_page
 
 _DEFAULT_PAGE_BYTES = 4_096
+_PAGE_SIZES = frozenset(512 << power for power in range(7))
 _WAL_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 _WAL_MAGIC = 0x377F0682
 _MAX_CHAIN = 262_144
@@ -84,7 +85,7 @@ def opened(path: Path) -> Iterator[Images]:
     """
     wal = _bytes_of(path.with_name(f"{path.name}-wal"))
     with _mapped(path) as content:
-        images = Images(content, _page_bytes(content[:18], wal))
+        images = Images(content, _page_bytes(content, wal))
         for number, page in _frames(wal, images.page_bytes):
             if 0 < number < _MOST_PAGES:
                 images.frames.setdefault(number, []).append(page)
@@ -115,14 +116,19 @@ def _bytes_of(path: Path) -> bytes:
         return b""
 
 
-def _page_bytes(content: bytes, wal: bytes) -> int:
-    candidates = []
-    if len(content) >= 18:
-        candidates.append(struct.unpack_from(">H", content, 16)[0])
-    if len(wal) >= 12:
-        candidates.append(struct.unpack_from(">I", wal, 8)[0])
-    fitting = [size for size in candidates if size in {512 << power for power in range(7)}]
-    # Ours are made with the default; another size in a damaged header would make nonsense of everything.
+def _page_bytes(content: bytes | mmap.mmap, wal: bytes) -> int:
+    """Ours are made with the default; another size in a header is believed only where the size of its file agrees.
+
+    A damaged one would make nonsense of everything.
+    """
+    believed = []
+    if len(content) >= 32:
+        (size,), (count,) = struct.unpack_from(">H", content, 16), struct.unpack_from(">I", content, 28)
+        believed += [size] * (size * count == len(content))
+    if len(wal) > _WAL_HEADER_BYTES:
+        (size,) = struct.unpack_from(">I", wal, 8)
+        believed += [size] * ((len(wal) - _WAL_HEADER_BYTES) % (_FRAME_HEADER_BYTES + size) == 0)
+    fitting = [size for size in believed if size in _PAGE_SIZES]
     return _DEFAULT_PAGE_BYTES if _DEFAULT_PAGE_BYTES in fitting or not fitting else fitting[0]
 
 

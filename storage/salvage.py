@@ -112,8 +112,13 @@ class _Rebuilding:
 
     def _judged(self, envelope: Envelope) -> Envelope:
         # A file that went back may hold what was delivered since, and without a mark nobody knows what was.
-        doubtful = envelope.doubtful or self._mark is None or self._reason == ROLLED_BACK
-        return replace(envelope, doubtful=doubtful)
+        went_back = self._mark is None or self._reason == ROLLED_BACK or self._is_behind(envelope.topic)
+        return replace(envelope, doubtful=envelope.doubtful or went_back)
+
+    def _is_behind(self, topic: str) -> bool:
+        """Whether the books that were found are not those of the end: whatever else was found may be old as well."""
+        before = self._mark.books.get(topic, ()) if self._mark is not None else ()
+        return self._found.books.get(topic, ()) < before
 
     def _copy_the_rest(self, sql: sqlite3.Connection) -> None:
         for row in self._found.parked.values():

@@ -147,6 +147,8 @@ def lose_the_file(directory: Path, _: Play, rng: random.Random) -> str:
 
 
 def _take_earlier(directory: Path, played: Play, *names: str) -> bool:
+    if played.kind == "format 1":  # its earlier files were of format 2
+        return False
     for name in names:
         (directory / name).write_bytes(played.earlier.files.get(name, b""))
     return any(played.earlier.files.get(name, b"") != played.now.files.get(name, b"") for name in names)

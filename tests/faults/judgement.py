@@ -125,13 +125,15 @@ class _Judge:
         now = played.now.files
         self.knows_the_end = MARK in now and damaged.get(MARK) == now[MARK]
         # Without the mark nobody sees that a WAL lost its end: what was in it may be missing in silence.
-        self.is_noticed = self.knows_the_end or damaged.get(WAL, b"") == now.get(WAL, b"")
-        self.is_older = DB in damaged and any(damaged[DB] == each.files[DB] for each in (played.earlier,))
+        is_there = bool(damaged.get(DB) or damaged.get(WAL))
+        self.is_noticed = self.knows_the_end or (is_there and damaged.get(WAL, b"") == now.get(WAL, b""))
 
     def judge(self, arrived: list[Envelope]) -> None:
         self._judge_arrived(arrived)
         self._judge_kept()
         keys = {each.key for each in arrived}
+        # The whole may come instead of halves that are lost.
+        keys |= {half for half in self.played.now.waiting if half[:-2] in keys}
         self._judge_missing(keys)
         tallies = {topic: self.opened.outbox.tally(topic) for topic in (TOPIC, RESULTS)}
         for topic, tally in tallies.items():
@@ -142,7 +144,8 @@ class _Judge:
 
     def _judge_arrived(self, arrived: list[Envelope]) -> None:
         played, verdict = self.played, self.verdict
-        known = {**played.earlier.waiting, **played.now.waiting}
+        known = {**played.settled, **played.split, **played.now.waiting}
+        keys = {each.key for each in arrived}
         for key, times in Counter(each.key for each in arrived).items():
             verdict.doubled += times - 1
             verdict.invented += key not in known
@@ -150,12 +153,12 @@ class _Judge:
             was = known.get(each.key)
             if was is not None and (was.body, was.records, was.topic) != (each.body, each.records, each.topic):
                 verdict.invented += 1
-            if each.key not in played.now.waiting and not self._may_come_again(each):
+            # A file that went back does not know what was delivered since, but that it does not know is known.
+            if each.key in played.settled and not each.doubtful:
                 verdict.doubled += 1
-
-    def _may_come_again(self, envelope: Envelope) -> bool:
-        # An old file does not know what was delivered since, but that it does not know is known.
-        return envelope.doubtful and (self.is_older or not self.knows_the_end)
+            if each.key in played.split:
+                halves = {f"{each.key}.{end}" for end in "01"}
+                verdict.doubled += bool(halves & keys) or (bool(halves & played.settled.keys()) and not each.doubtful)
 
     def _judge_kept(self) -> None:
         verdict, opened = self.verdict, self.opened
@@ -190,7 +193,7 @@ class _Judge:
         gaps = [gap for gap in outbox.gaps() if gap.source == SOURCE]
         if (missing and self.is_noticed) and not (gaps and self.opened.told):
             verdict.unnamed += verdict.lost
-        if not self.knows_the_end or arrived - now.waiting.keys():
+        if not self.knows_the_end or arrived & self.played.settled.keys():
             return
         parked = sum(records for _, records, _ in outbox.parked())
         lost = sum(tally.lost for tally in tallies.values())
@@ -212,7 +215,7 @@ class _Judge:
         at = -1 if bookmark is None else int(bookmark)
         if at >= len(read):
             self.verdict.wrong.append(f"a bookmark of {at} after {len(read)} looks")
-        again = {key for keys in read[at + 1 :] for key in keys} & (arrived | self.played.settled)
+        again = {key for keys in read[at + 1 :] for key in keys} & (arrived | self.played.settled.keys())
         if again:
             self.verdict.wrong.append(f"the bookmark stands at {at}: {len(again)} envelopes would be read again")
 

@@ -62,13 +62,15 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """An outbox at its end and in the middle. `settled`: keys that were delivered or parked; `read`: what each
-    bookmark stands behind, as keys of this step; `parked`: records kept aside; `captured`: records in all."""
+    """An outbox at its end and in the middle. `settled`: what was delivered or parked, by key; `split`: what was
+    replaced by its halves; `read`: the keys of what each look brought; `parked`: records kept aside; `captured`:
+    records in all."""
 
     kind: str
     now: Snapshot
     earlier: Snapshot
-    settled: frozenset[str]
+    settled: Mapping[str, Envelope]
+    split: Mapping[str, Envelope]
     read: tuple[frozenset[str], ...]
     parked: int
     captured: Mapping[str, int]
@@ -80,7 +82,8 @@ class _Author:
     def __init__(self, directory: Path, seed: int) -> None:
         self.rng = random.Random(seed)
         self.outbox = Outbox(directory, topics=(TOPIC, RESULTS), describe=describe)
-        self.settled: set[str] = set()
+        self.settled: dict[str, Envelope] = {}
+        self.split_up: dict[str, Envelope] = {}
         self.read: list[set[str]] = []
         self.steps: dict[str, int] = {}
 
@@ -103,12 +106,12 @@ class _Author:
         if (envelope := self.outbox.head(topic)) is not None:
             self.outbox.offer(envelope)
             self.outbox.accept(envelope, delivered=envelope.records)
-            self.settled.add(envelope.key)
+            self.settled[envelope.key] = envelope
 
     def park(self) -> None:
         if (envelope := self.outbox.head(TOPIC)) is not None:
             self.outbox.park(envelope, "bad")
-            self.settled.add(envelope.key)
+            self.settled[envelope.key] = envelope
 
     def split(self) -> None:
         envelope = self.outbox.head(TOPIC)
@@ -118,6 +121,7 @@ class _Author:
         halves = [(half, 400), (envelope.records - half, 3_000)]
         drafts = [Draft(TOPIC, records, body_of(self.rng, TOPIC, records, size)) for records, size in halves]
         self.outbox.split(envelope, *drafts)
+        self.split_up[envelope.key] = envelope
         step = self.steps[envelope.key]
         self.steps.update({f"{envelope.key}.{end}": step for end in "01"})
         self.read[step] = self.read[step] - {envelope.key} | {f"{envelope.key}.0", f"{envelope.key}.1"}
@@ -174,7 +178,7 @@ def play(directory: Path, seed: int, kind: str) -> Play:
     assert earlier is not None
     captured = {topic: tally.captured for topic, tally in tallies.items()}
     read = tuple(frozenset(keys) for keys in author.read)
-    return Play(kind, now, earlier, frozenset(author.settled), read, tallies[TOPIC].parked, captured)
+    return Play(kind, now, earlier, author.settled, author.split_up, read, tallies[TOPIC].parked, captured)
 
 
 def snapshot(where: Path, left: Mapping[str, Envelope], scratch: Path) -> Snapshot:
