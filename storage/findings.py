@@ -38,6 +38,11 @@ class Found:
         number, age, _ = self.where
         return age if number else 0
 
+    @property
+    def is_old(self) -> bool:
+        """Whether it may have been settled since that version of its page was written."""
+        return self.age > 0 or not self.where[0]
+
 
 @dataclass(slots=True)
 class Findings:
@@ -97,7 +102,8 @@ def mended(envelope: Envelope, describe: Describe, installation: str | None) -> 
 def pending(found: Findings, books: Mapping[str, tuple[int, ...]], low: int) -> list[Found]:
     """The envelopes that still wait: not settled (below `low`), not split, not parked; in the order of their numbers.
 
-    Of those that stand only in older versions of pages so many are taken as the `books` miss.
+    Of those that stand only in older versions of pages so many are taken as the `books` miss, the newest first: the
+    others were rather settled since.
     """
     named = {*found.envelopes, *found.parked}
     waiting = [
@@ -106,7 +112,7 @@ def pending(found: Findings, books: Mapping[str, tuple[int, ...]], low: int) -> 
         if each.envelope.seq >= low and key not in found.parked and not {f"{key}.0", f"{key}.1"} & named
     ]
     chosen = [each for each in waiting if each.age == 0]
-    for each in sorted((each for each in waiting if each.age > 0), key=lambda each: each.envelope.seq):
+    for each in sorted((each for each in waiting if each.age > 0), key=lambda each: each.envelope.place, reverse=True):
         missing = _missing(each.envelope.topic, chosen, books)
         if missing is None or missing >= each.envelope.records:
             chosen.append(each)

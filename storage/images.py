@@ -16,7 +16,6 @@ _PAGE_SIZES = frozenset(512 << power for power in range(7))
 _WAL_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 _WAL_MAGIC = 0x377F0682
 _MAX_CHAIN = 262_144
-_MOST_PAGES = 1 << 24  # 64 GiB; a larger number is damage, and would be counted up to
 _POINTERS_AT = 32  # of the freelist, in the file's header
 
 
@@ -33,10 +32,10 @@ class Images:
     strays: list[bytes] = field(default_factory=list)
 
     @property
-    def numbers(self) -> range:
-        """The numbers of all pages there may be."""
+    def numbers(self) -> list[int]:
+        """The numbers of all pages there are, in order; a damaged number may be far away from the others."""
         in_file = -(-len(self.content) // self.page_bytes)
-        return range(1, max(in_file, *self.frames, 0) + 1)
+        return [*range(1, in_file + 1), *sorted(number for number in self.frames if number > in_file)]
 
     def versions(self, number: int) -> list[bytes]:
         """What stands in that page, newest first; the last is the file's."""
@@ -66,7 +65,7 @@ class Images:
         pages: set[int] = set()
         versions = self.versions(1)
         trunk = struct.unpack_from(">I", versions[0], _POINTERS_AT)[0] if versions else 0
-        while trunk and trunk not in pages and trunk in self.numbers:
+        while trunk and trunk not in pages and self.versions(trunk):
             pages.add(trunk)
             page = self.versions(trunk)[0]
             following, count = struct.unpack_from(">II", page)
@@ -87,7 +86,7 @@ def opened(path: Path) -> Iterator[Images]:
     with _mapped(path) as content:
         images = Images(content, _page_bytes(content, wal))
         for number, page in _frames(wal, images.page_bytes):
-            if 0 < number < _MOST_PAGES:
+            if number:
                 images.frames.setdefault(number, []).append(page)
             else:
                 images.strays.append(page)

@@ -16,7 +16,7 @@ from pathlib import Path
 from storage import books
 from storage.books import FIELDS
 from storage.connection import connect
-from storage.envelope import Envelope, Gap
+from storage.envelope import Gap
 from storage.findings import Describe, Findings, Found, find, load, pending
 from storage.guard import guard
 from storage.high_water import HighWater
@@ -97,7 +97,9 @@ class _Rebuilding:
             migrate(sql, 0, self._installation)
             sql.execute("BEGIN IMMEDIATE")
             for found in waiting:
-                _put(sql, "envelope", self._judged(load(there, found, describe, self._found.installation)).row)
+                envelope = load(there, found, describe, self._found.installation)
+                doubtful = envelope.doubtful or self._may_be_settled(found)
+                _put(sql, "envelope", replace(envelope, doubtful=doubtful).row)
             self._copy_the_rest(sql)
             report = self._balance(sql, waiting, now)
             self._raise_sequence(sql)
@@ -110,10 +112,10 @@ class _Rebuilding:
             return self._mark.installation
         return self._found.notes.get(INSTALLATION, (0, None))[1]
 
-    def _judged(self, envelope: Envelope) -> Envelope:
+    def _may_be_settled(self, found: Found) -> bool:
         # A file that went back may hold what was delivered since, and without a mark nobody knows what was.
-        went_back = self._mark is None or self._reason == ROLLED_BACK or self._is_behind(envelope.topic)
-        return replace(envelope, doubtful=envelope.doubtful or went_back)
+        went_back = self._mark is None or self._reason == ROLLED_BACK or self._is_behind(found.envelope.topic)
+        return went_back or found.is_old
 
     def _is_behind(self, topic: str) -> bool:
         """Whether the books that were found are not those of the end: whatever else was found may be old as well."""
