@@ -22,7 +22,7 @@ Where = tuple[int, int, int]  # page (0: a stray one), age of its version (numbe
 
 _KEY = re.compile(r"(?P<installation>[0-9a-f]{16})-(?P<seq>\d{1,18})-(?P<short>[0-9a-f]{16})(?P<half>(?:\.[01])*)")
 _PENDING = FIELDS.index("pending")
-_CHAINS = 2  # so many ages of overflow pages are tried for a row
+_OF_THE_FILE = 1 << 30  # older than every version in a WAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,9 @@ def mended(envelope: Envelope, describe: Describe, installation: str | None) -> 
     return Envelope(seq, told[0], place, key, told[1], envelope.body, digest.digest(), envelope.created_at, True)
 
 
-def pending(found: Findings, books: Mapping[str, tuple[int, ...]], low: int) -> list[Found]:
-    """The envelopes that still wait: not settled (below `low`), not split, not parked; in the order of their numbers.
+def pending(found: Findings, books: Mapping[str, tuple[int, ...]], first: Mapping[str, int]) -> list[Found]:
+    """The envelopes that still wait, in the order of their numbers: not split, not parked, not settled, which is what
+    stood before the `first` place of its topic.
 
     Of those that stand only in older versions of pages so many are taken as the `books` miss, the newest first: the
     others were rather settled since.
@@ -109,7 +110,9 @@ def pending(found: Findings, books: Mapping[str, tuple[int, ...]], low: int) -> 
     waiting = [
         each
         for key, each in found.envelopes.items()
-        if each.envelope.seq >= low and key not in found.parked and not {f"{key}.0", f"{key}.1"} & named
+        if each.envelope.place >= first.get(each.envelope.topic, 0)
+        and key not in found.parked
+        and not {f"{key}.0", f"{key}.1"} & named
     ]
     chosen = [each for each in waiting if each.age == 0]
     for each in sorted((each for each in waiting if each.age > 0), key=lambda each: each.envelope.place, reverse=True):
@@ -136,14 +139,21 @@ def _rows(there: Images) -> Iterator[tuple[pages.Row, Where]]:
     for number in there.numbers:
         if number in free:
             continue  # what stands there was deleted
-        for age in range(len(there.versions(number))):
-            for chain in range(age, age + (_CHAINS if there.frames else 1)):
+        versions = len(there.versions(number))
+        for age in range(versions):
+            for chain in _chains(age, is_last=age == versions - 1) if there.frames else (age,):
                 where = (number, age, chain)
                 for row in _rows_at(there, where):
                     yield row, where
     for stray in range(len(there.strays)):
         for row in _rows_at(there, (0, stray, 0)):
             yield row, (0, stray, 0)
+
+
+def _chains(age: int, *, is_last: bool) -> tuple[int, ...]:
+    """Of which ages the pages of overflow are tried: a page that is written anew may have a row whose rest is not,
+    and what stands in the file may belong to a WAL that is not the one beside it."""
+    return (age, age + 1, _OF_THE_FILE) if is_last else (age, age + 1)
 
 
 def _rows_at(there: Images, where: Where) -> Iterator[pages.Row]:

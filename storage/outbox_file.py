@@ -33,6 +33,7 @@ _PROBE_BYTES = 65_536  # about what the delete of a large envelope writes
 
 _HIGH = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
 _LOW = "SELECT min(seq) FROM envelope"
+_FIRST = "SELECT topic, (SELECT min(place) FROM envelope WHERE envelope.topic = tally.topic) FROM tally"
 _BOOKMARKS = "SELECT name, at_seq FROM bookmark"
 _INSTALLATION = f"SELECT value FROM note WHERE name = '{INSTALLATION}'"
 
@@ -254,6 +255,7 @@ class OutboxFile:
             offered=self._state.offered if self._state is not None else 0,
             books={topic: tuple(getattr(tally, name) for name in books.FIELDS) for topic, tally in tallies.items()},
             bookmarks={name: at for name, at in sql.execute(_BOOKMARKS).fetchall() if at is not None},
+            first={topic: high + 1 if at is None else at for topic, at in sql.execute(_FIRST).fetchall()},
         )
 
     def _checkpoint(self) -> None:

@@ -90,7 +90,7 @@ class _Rebuilding:
         self._books = {topic: max(before.get(topic, ()), found.books.get(topic, ())) for topic in topics}
 
     def build(self, there: Images, rebuilt: Path, describe: Describe, now: float) -> Report:
-        waiting = pending(self._found, self._books, self._mark.low if self._mark is not None else 0)
+        waiting = pending(self._found, self._books, self._mark.first if self._mark is not None else {})
         with closing(connect(rebuilt)) as sql:
             for pragma in ("auto_vacuum=INCREMENTAL", "synchronous=FULL"):
                 sql.execute(f"PRAGMA {pragma}")

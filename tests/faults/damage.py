@@ -112,7 +112,9 @@ def hit_the_size_of_pages(directory: Path, _: Play, rng: random.Random) -> str:
     path, size = found
     if size < 20:
         return ""
-    _overwrite(path, _PAGE_SIZE_AT[path.name], rng.choice((bytes(4), b"\x02\0\x02\0", b"\x20\0\x20\0", rng.randbytes(4))))
+    _overwrite(
+        path, _PAGE_SIZE_AT[path.name], rng.choice((bytes(4), b"\x02\0\x02\0", b"\x20\0\x20\0", rng.randbytes(4)))
+    )
     return f"another size of pages in {path.name}"
 
 

@@ -184,7 +184,8 @@ class _Judge:
 
     def _is_whole(self, key: str) -> bool:
         return all(
-            self.damaged.get(name, b"")[at : at + len(piece)] == piece for name, at, piece in self.played.now.places[key]
+            self.damaged.get(name, b"")[at : at + len(piece)] == piece
+            for name, at, piece in self.played.now.places[key]
         )
 
     def _judge_named(self, arrived: set[str], tallies: Mapping[str, Tally]) -> None:
