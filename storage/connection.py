@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -72,6 +73,18 @@ def make_durable(connection: sqlite3.Connection) -> None:
     demand_durable(connection)
 
 
+def close_as_it_is(connection: sqlite3.Connection, path: Path) -> None:
+    """Closes the only connection that writes `path` without what SQLite does at the last one: merge the WAL into the
+    file and delete it. Where the file is too damaged to be opened a second time it does."""
+    witness = connect_readonly(path)
+    try:
+        with suppress(sqlite3.Error):
+            witness.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        connection.close()
+    finally:
+        witness.close()
+
+
 def demand_durable(connection: sqlite3.Connection) -> None:
     """Raises OutboxNotDurable unless a commit on this connection means: on the disk."""
     (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
@@ -84,6 +97,8 @@ def explain(error: sqlite3.Error) -> OutboxError:
     """The coded error for what SQLite reported: no room, no access, damaged, or broken."""
     name = getattr(error, "sqlite_errorname", "") or ""
     text = f"{name or type(error).__name__}: {error}"
+    if str(error).startswith("Could not decode to UTF-8"):  # what Python says of a text that SQLite took as it was
+        return OutboxDamaged(text)
     if name in {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}:
         return OutboxFull(text)
     if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB":

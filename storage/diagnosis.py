@@ -31,7 +31,7 @@ def diagnose(path: Path, mark: HighWater | None, describe: Describe) -> str | No
     Raises OutboxForeign, OutboxNewer, OutboxInaccessible, and sqlite3.Error for what is no damage.
     """
     if not path.exists():
-        return MISSING if mark is not None else None
+        return MISSING if mark is not None or _has_wal(path) else None
     if path.stat().st_size == 0:
         # SQLite deletes a WAL beside an empty file.
         return DAMAGED if mark is not None or _has_wal(path) else None
@@ -62,6 +62,8 @@ def _examine(path: Path, mark: HighWater | None) -> str | None:
             return DAMAGED
         if version == VERSION and not all(_is_guarded(sql, table) for table in _GUARDED):
             return DAMAGED
+        if any(_would_repeat_numbers(sql, table) for table in ("envelope", "gap", "mark")):
+            return DAMAGED
         return ROLLED_BACK if mark is not None and _is_behind(sql, version, mark) else None
 
 
@@ -69,6 +71,13 @@ def _is_guarded(sql: sqlite3.Connection, table: str) -> bool:
     columns = ", ".join(COLUMNS[table])
     rows = sql.execute(f"SELECT {columns} FROM {table}").fetchall()
     return all(row[-1] == guard(table, *row[:-1]) for row in rows)
+
+
+def _would_repeat_numbers(sql: sqlite3.Connection, table: str) -> bool:
+    """Whether SQLite's memory of the highest number is below what is there: each new row would be refused."""
+    ((known,),) = sql.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = ?", (table,)).fetchall()
+    ((highest,),) = sql.execute(f"SELECT max({COLUMNS[table][0]}) FROM {table}").fetchall()
+    return bool(highest is not None and (known is None or known < highest))
 
 
 def _is_behind(sql: sqlite3.Connection, version: int, mark: HighWater) -> bool:

@@ -82,21 +82,25 @@ def load(there: Images, found: Found, describe: Describe, installation: str | No
 
 def mended(envelope: Envelope, describe: Describe, installation: str | None) -> Envelope | None:
     """The envelope with what its body tells about it where its row is damaged; None when the body is damaged."""
-    if envelope.is_intact:
+    if envelope.is_intact and envelope.guard is not None:
         return envelope
     digest = hashlib.sha256(envelope.body)
     short = digest.hexdigest()[:16]
     named = _KEY.fullmatch(envelope.key)
-    is_named = named is not None and named["short"] == short and not named["half"]
+    is_half = named is not None and bool(named["half"])
+    is_named = named is not None and named["short"] == short and not is_half
     told = describe(envelope.body) if is_named or digest.digest() == envelope.sha256 else None
     if told is None:
-        return None
+        return envelope if envelope.is_intact else None
     seq = int(named["seq"]) if named is not None and is_named else envelope.seq
     key = envelope.key
-    if not (named is not None and named["half"]):  # the key of a half was made from a body that is not there any more
+    if not is_half:  # the key of a half was made from a body that is not there any more
         key = f"{installation or (named['installation'] if named else 'mended')}-{seq}-{short}"
     place = envelope.place if 0 < envelope.place <= seq else seq
-    return Envelope(seq, told[0], place, key, told[1], envelope.body, digest.digest(), envelope.created_at, True)
+    whole = Envelope(seq, told[0], place, key, told[1], envelope.body, digest.digest(), envelope.created_at)
+    if envelope.is_intact and replace(envelope, doubtful=False) == whole:
+        return envelope
+    return replace(whole, doubtful=True)
 
 
 def pending(found: Findings, books: Mapping[str, tuple[int, ...]], first: Mapping[str, int]) -> list[Found]:

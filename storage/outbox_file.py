@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from storage import books
 from storage.ballast import Ballast
-from storage.connection import connect, explain, make_durable
+from storage.connection import close_as_it_is, connect, explain, make_durable
 from storage.diagnosis import diagnose
 from storage.envelope import Tally
 from storage.errors import OutboxBroken, OutboxDamaged, OutboxError, OutboxFull, OutboxGone, OutboxInaccessible
@@ -29,6 +29,7 @@ from storage.schema import INSTALLATION, VERSION, identify, migrate
 FILE_NAME = "outbox.sqlite3"
 _HEAL_PAUSE_S = 60.0  # a disk that damages everything at once is not to be filled with damaged files
 PROBE = "probe"
+_PLENTY_BYTES = 64 * 1_048_576
 _PROBE_BYTES = 65_536  # about what the delete of a large envelope writes
 
 _HIGH = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
@@ -103,7 +104,17 @@ class OutboxFile:
                 except OutboxFull:
                     self.is_tight = True
                     make_room()
-            return self._transact(work)
+            try:
+                return self._transact(work)
+            except OutboxFull as error:
+                if draining and self._has_plenty():
+                    raise self._judged(OutboxDamaged(f"{error.detail}, but there is room")) from error
+                raise
+
+    def _has_plenty(self) -> bool:
+        """Whether there is room: a number of a page that is far too large looks to SQLite like a full disk."""
+        free, _ = self.free_bytes()
+        return free >= _PLENTY_BYTES and self._ballast.keep()
 
     def demand_there(self) -> None:
         """Raises OutboxGone when the file was deleted or moved: SQLite would go on writing into what nobody finds."""
@@ -195,10 +206,10 @@ class OutboxFile:
             self._ballast.keep()
             self._commit(connection, self._begin)
         except sqlite3.Error as error:
-            connection.close()
+            close_as_it_is(connection, self.path)
             raise explain(error) from error
         except BaseException:
-            connection.close()
+            close_as_it_is(connection, self.path)
             raise
         self._connection, self._inode = connection, self.path.stat().st_ino
         return connection
@@ -274,7 +285,7 @@ class OutboxFile:
         if isinstance(error, OutboxDamaged) and abs(self._now() - self._healed_at) >= _HEAL_PAUSE_S:
             self._healed_at = self._now()
             if self._connection is not None:
-                self._connection.close()
+                close_as_it_is(self._connection, self.path)
                 self._connection = None
             self._open(DAMAGED)
         return self._or_full(error)
