@@ -180,7 +180,8 @@ class OutboxFile:
 
     def _open_or_rebuild(self, wrong: str | None) -> sqlite3.Connection:
         try:
-            finish_swap(self.path)
+            if finish_swap(self.path):
+                self._on_loss("The outbox had been rebuilt before the last end; its gaps say what was lost")
             reason = wrong or diagnose(self.path, self._state, self._describe)
             if reason is None:
                 try:

@@ -71,14 +71,15 @@ def salvage(path: Path, reason: str, mark: HighWater | None, describe: Describe,
     return report
 
 
-def finish_swap(path: Path) -> None:
-    """Ends a swap that was cut, or throws away a rebuilt file that was not whole yet."""
+def finish_swap(path: Path) -> bool:
+    """Ends a swap that was cut, or throws away a rebuilt file that was not whole yet; whether one was ended."""
     rebuilt = path.with_name(REBUILT)
     if rebuilt.exists() and not path.exists():
         _swap(path, _name_of_cut_swap(path))
-    else:
-        for name in (REBUILT, REBUILDING, f"{REBUILDING}-journal"):
-            path.with_name(name).unlink(missing_ok=True)
+        return True
+    for name in (REBUILT, REBUILDING, f"{REBUILDING}-journal"):
+        path.with_name(name).unlink(missing_ok=True)
+    return False
 
 
 class _Rebuilding:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from storage import diagnosis
 from storage.envelope import Envelope, Gap, Tally
 from storage.errors import OutboxDamaged, OutboxForeign
 from storage.outbox import Outbox
@@ -105,15 +106,16 @@ def files_in(directory: Path) -> dict[str, bytes]:
     return {name: (directory / name).read_bytes() for name in (DB, WAL, MARK) if (directory / name).exists()}
 
 
-def judge(played: Play, directory: Path, what: str, then: Callable[[Opened], object] = Opened.drain) -> Verdict:
-    """Starts on the damaged files in `directory` and drains them; `then` may do something before that."""
-    verdict, damaged = Verdict(what), files_in(directory)
+def judge(played: Play, directory: Path, what: str, damaged: Files | None = None) -> Verdict:
+    """Starts on the damaged files in `directory` and drains them. `damaged`: what they were, when a start was cut."""
+    verdict, is_first = Verdict(what), damaged is None
+    damaged = files_in(directory) if damaged is None else damaged
     began = time.process_time()
     try:
         opened = start(directory)
         verdict.seconds = time.process_time() - began
         try:
-            _Judge(played, damaged, opened, verdict).judge(opened.drain())
+            _Judge(played, damaged, opened, verdict, is_first=is_first).judge(opened.drain())
         finally:
             opened.outbox.close()
     except OutboxForeign:
@@ -127,7 +129,8 @@ def judge(played: Play, directory: Path, what: str, then: Callable[[Opened], obj
 
 
 class _Judge:
-    def __init__(self, played: Play, damaged: Files, opened: Opened, verdict: Verdict) -> None:
+    def __init__(self, played: Play, damaged: Files, opened: Opened, verdict: Verdict, *, is_first: bool) -> None:
+        self.is_first = is_first
         self.played, self.damaged, self.opened, self.verdict = played, damaged, opened, verdict
         now = played.now.files
         self.knows_the_end = MARK in now and damaged.get(MARK) == now[MARK]
@@ -142,6 +145,7 @@ class _Judge:
         # The whole may come instead of halves that are lost.
         keys |= {half for half in self.played.now.waiting if half[:-2] in keys}
         self._judge_missing(keys)
+        self.opened.ask(self.opened.outbox.parked)  # where that is damaged, the books change once more
         tallies = {topic: self.opened.ask(partial(self.opened.outbox.tally, topic)) for topic in (TOPIC, RESULTS)}
         for topic, tally in tallies.items():
             if not tally.balances or tally.pending:
@@ -177,13 +181,15 @@ class _Judge:
     def _judge_kept(self) -> None:
         verdict, opened = self.verdict, self.opened
         verdict.rebuilds = sum(sentence.startswith("The outbox was") for sentence in opened.told)
+        was_rebuilt = bool(opened.kept) or verdict.rebuilds > 0
         there = kept_in(opened.directory)
-        if opened.told and opened.told[0].startswith("The outbox was") and opened.kept:
+        # A file that is too large to be read through at a start is worked on until the damage shows.
+        if opened.kept and diagnosis.CHECKED_BYTES:
             for name, end in ((DB, ""), (WAL, "-wal")):
                 found = [content for kept, content in opened.kept.items() if kept.endswith("-wal") == bool(end)]
                 if self.damaged.get(name, b"") not in [*found, b""]:
                     verdict.wrong.append(f"{name} was not kept as it was")
-        if verdict.rebuilds and not there and (self.damaged.get(DB) or self.damaged.get(WAL)):
+        if was_rebuilt and not there and (self.damaged.get(DB) or self.damaged.get(WAL)):
             verdict.wrong.append("nothing was kept")
         if any(there.get(name) != content for name, content in opened.kept.items()):
             verdict.wrong.append("what was kept was touched later")
@@ -207,7 +213,8 @@ class _Judge:
         missing = [now.waiting[key] for key in now.waiting.keys() - arrived]
         parked = sum(records for _, records, _ in self.opened.ask(outbox.parked))
         gaps = [gap for gap in self.opened.ask(outbox.gaps) if gap.source == SOURCE]
-        if (missing and self.is_noticed) and not (gaps and self.opened.told):
+        # After a cut the sentence may have been said before it.
+        if (missing and self.is_noticed) and not (gaps and (self.opened.told or not self.is_first)):
             verdict.unnamed += verdict.lost
         if not self.knows_the_end or arrived & self.played.settled.keys():
             return
