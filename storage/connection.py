@@ -35,6 +35,8 @@ _PRAGMAS = (
     # Debian's SQLite overwrites every deleted page: 20 MB of deletes would write 20 MB of WAL on a full disk.
     "PRAGMA secure_delete=FAST",
 )
+# What a statement raises: where SQLite complains in bytes of a damaged file, Python cannot even read the complaint.
+STATEMENT_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _FULL = 2  # what PRAGMA synchronous answers for FULL
 
 
@@ -78,7 +80,7 @@ def close_as_it_is(connection: sqlite3.Connection, path: Path) -> None:
     file and delete it. Where the file is too damaged to be opened a second time it does."""
     witness = connect_readonly(path)
     try:
-        with suppress(sqlite3.Error):
+        with suppress(*STATEMENT_ERRORS):
             witness.execute("SELECT count(*) FROM sqlite_master").fetchall()
         connection.close()
     finally:
@@ -93,11 +95,12 @@ def demand_durable(connection: sqlite3.Connection) -> None:
         raise OutboxNotDurable(f"journal_mode is {mode}, synchronous is {synchronous}")
 
 
-def explain(error: sqlite3.Error) -> OutboxError:
+def explain(error: sqlite3.Error | UnicodeDecodeError) -> OutboxError:
     """The coded error for what SQLite reported: no room, no access, damaged, or broken."""
     name = getattr(error, "sqlite_errorname", "") or ""
     text = f"{name or type(error).__name__}: {error}"
-    if str(error).startswith("Could not decode to UTF-8"):  # what Python says of a text that SQLite took as it was
+    # And what Python says of a text that SQLite took as it was.
+    if isinstance(error, UnicodeDecodeError) or str(error).startswith("Could not decode to UTF-8"):
         return OutboxDamaged(text)
     if name in {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}:
         return OutboxFull(text)

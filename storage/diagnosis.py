@@ -10,7 +10,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from storage.connection import connect_readonly, explain
+from storage.connection import STATEMENT_ERRORS, connect_readonly, explain
 from storage.errors import OutboxDamaged, OutboxForeign, OutboxNewer
 from storage.findings import Describe, find
 from storage.guard import guard
@@ -45,7 +45,7 @@ def diagnose(path: Path, mark: HighWater | None, describe: Describe) -> str | No
             raise
     except OutboxDamaged:
         pass
-    except sqlite3.Error as error:
+    except STATEMENT_ERRORS as error:
         if not isinstance(explain(error), OutboxDamaged):
             raise
     return DAMAGED
@@ -109,7 +109,7 @@ def _is_ours(path: Path, mark: HighWater | None, describe: Describe) -> bool:
     try:
         with closing(connect_readonly(path, alone=not _has_wal(path))) as sql:
             names = {row[0] for row in sql.execute("SELECT name FROM sqlite_master").fetchall()}
-    except sqlite3.Error:
+    except STATEMENT_ERRORS:
         if mark is not None:
             return True
         with opened(path) as there:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from storage import books
 from storage.ballast import Ballast
-from storage.connection import close_as_it_is, connect, explain, make_durable
+from storage.connection import STATEMENT_ERRORS, close_as_it_is, connect, explain, make_durable
 from storage.diagnosis import diagnose
 from storage.envelope import Tally
 from storage.errors import OutboxBroken, OutboxDamaged, OutboxError, OutboxFull, OutboxGone, OutboxInaccessible
@@ -87,7 +87,7 @@ class OutboxFile:
         with self._lock:
             try:
                 yield self._connection or self._open()
-            except sqlite3.Error as error:
+            except STATEMENT_ERRORS as error:
                 raise self._judged(explain(error)) from error
             except OutboxDamaged as error:
                 raise self._judged(error) from error
@@ -190,7 +190,7 @@ class OutboxFile:
                     reason = DAMAGED
             self._on_loss(str(salvage(self.path, reason, self._state, self._describe, self._now())))
             return self._connect()
-        except sqlite3.Error as error:
+        except STATEMENT_ERRORS as error:
             raise self._or_full(explain(error)) from error
         except OSError as error:
             raise self._or_full(OutboxInaccessible(f"{self.path.parent} ({error.strerror})")) from error
@@ -206,7 +206,7 @@ class OutboxFile:
             migrate(connection, version)
             self._ballast.keep()
             self._commit(connection, self._begin)
-        except sqlite3.Error as error:
+        except STATEMENT_ERRORS as error:
             close_as_it_is(connection, self.path)
             raise explain(error) from error
         except BaseException:
@@ -230,7 +230,7 @@ class OutboxFile:
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return self._commit(self._connection or self._open(), work)
-        except sqlite3.Error as error:
+        except STATEMENT_ERRORS as error:
             raise self._judged(explain(error)) from error
         except OutboxDamaged as error:
             raise self._judged(error) from error
@@ -246,7 +246,7 @@ class OutboxFile:
             state = self._state_of(sql, tallies)
             sql.execute("COMMIT")
         except BaseException:
-            with suppress(sqlite3.Error):
+            with suppress(*STATEMENT_ERRORS):
                 sql.execute("ROLLBACK")
             raise
         self._state = state
@@ -272,7 +272,7 @@ class OutboxFile:
 
     def _checkpoint(self) -> None:
         if self._connection is not None:
-            with suppress(sqlite3.Error):
+            with suppress(*STATEMENT_ERRORS):
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _give_up_ballast(self) -> None:

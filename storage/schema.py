@@ -113,6 +113,8 @@ def identify(connection: sqlite3.Connection, path: Path) -> int:
         connection.execute("COMMIT")
     except sqlite3.OperationalError as error:
         raise OutboxInaccessible(f"{path} ({error})") from error
+    except UnicodeDecodeError as error:
+        raise OutboxDamaged(f"{path} (what SQLite says of it cannot be read)") from error
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorname != "SQLITE_NOTADB":
             raise OutboxDamaged(f"{path} ({error})") from error

@@ -124,7 +124,7 @@ def judge(played: Play, directory: Path, what: str, damaged: Files | None = None
             verdict.starts_failed = 1
     except Exception:  # whatever it is, it is a finding
         verdict.starts_failed = 1
-        verdict.wrong.append(traceback.format_exc(limit=-4))
+        verdict.wrong.append(traceback.format_exc(limit=-8))
     return verdict
 
 
