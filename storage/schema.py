@@ -112,6 +112,8 @@ def identify(connection: sqlite3.Connection, path: Path) -> int:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         connection.execute("COMMIT")
     except sqlite3.OperationalError as error:
+        if "unsupported file format" in str(error):  # a number in its head that no SQLite has written
+            raise OutboxDamaged(f"{path} ({error})") from error
         raise OutboxInaccessible(f"{path} ({error})") from error
     except UnicodeDecodeError as error:
         raise OutboxDamaged(f"{path} (what SQLite says of it cannot be read)") from error
