@@ -208,6 +208,9 @@ class OutboxFile:
             self._commit(connection, self._begin)
         except STATEMENT_ERRORS as error:
             close_as_it_is(connection, self.path)
+            if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY" and os.access(self.path, os.W_OK):
+                # We may write it: it is a number in its head that forbids it to SQLite.
+                raise OutboxDamaged(f"{self.path} ({error})") from error
             raise explain(error) from error
         except BaseException:
             close_as_it_is(connection, self.path)

@@ -104,6 +104,22 @@ def test_the_torture_counts_what_it_did() -> None:
     assert counts == {"seeds": 10, "starts_failed": 0, "invented": 0, "doubled": 0, "unnamed": 0}
 
 
+@pytest.mark.parametrize("kind", ["closed", "in both"])
+def test_no_byte_of_the_files_head_keeps_it_from_starting_or_costs_a_record(
+    plays: list[Play], place: Path, kind: str
+) -> None:
+    played = next(each for each in plays if each.kind == kind)
+    for at in range(100):
+        directory = place / str(at)
+        spread(played, directory)
+        content = bytearray((directory / DB).read_bytes())
+        content[at] ^= (0xFF, 0x01, 0x80)[at % 3]
+        (directory / DB).write_bytes(content)
+        verdict = judge(played, directory, f"byte {at} of the head")
+        assert verdict.is_fine, verdict
+        assert verdict.lost == 0
+
+
 # -- again and again -------------------------------------------------------------------------------------------------
 
 
