@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from storage import books
 from storage.ballast import Ballast
-from storage.connection import connect, explain, make_durable
+from storage.connection import STATEMENT_ERRORS, close_as_it_is, connect, explain, make_durable
 from storage.diagnosis import diagnose
 from storage.envelope import Tally
 from storage.errors import OutboxBroken, OutboxDamaged, OutboxError, OutboxFull, OutboxGone, OutboxInaccessible
@@ -30,9 +30,11 @@ FILE_NAME = "outbox.sqlite3"
 _HEAL_PAUSE_S = 60.0  # a disk that damages everything at once is not to be filled with damaged files
 _CHUNK_BYTES = 1_048_576
 PROBE = "probe"
+_PLENTY_BYTES = 64 * 1_048_576
 _PROBE_BYTES = 65_536  # about what the delete of a large envelope writes
 
 _LOW = "SELECT min(seq) FROM envelope"
+_FIRST = "SELECT topic, (SELECT min(place) FROM envelope WHERE envelope.topic = tally.topic) FROM tally"
 _BOOKMARKS = "SELECT name, at_seq FROM bookmark"
 
 T = TypeVar("T")
@@ -84,7 +86,7 @@ class OutboxFile:
         with self._lock:
             try:
                 yield self._connection or self._open()
-            except sqlite3.Error as error:
+            except STATEMENT_ERRORS as error:
                 raise self._judged(explain(error)) from error
             except OutboxDamaged as error:
                 raise self._judged(error) from error
@@ -101,7 +103,17 @@ class OutboxFile:
                 except OutboxFull:
                     self.is_tight = True
                     make_room()
-            return self._transact(work)
+            try:
+                return self._transact(work)
+            except OutboxFull as error:
+                if draining and self._has_plenty():
+                    raise self._judged(OutboxDamaged(f"{error.detail}, but there is room")) from error
+                raise
+
+    def _has_plenty(self) -> bool:
+        """Whether there is room: a number of a page that is far too large looks to SQLite like a full disk."""
+        free, _ = self.free_bytes()
+        return free >= _PLENTY_BYTES and self._ballast.keep()
 
     def demand_there(self) -> None:
         """Raises OutboxGone when the file was deleted or moved: SQLite would go on writing into what nobody finds."""
@@ -167,7 +179,8 @@ class OutboxFile:
 
     def _open_or_rebuild(self, wrong: str | None) -> sqlite3.Connection:
         try:
-            finish_swap(self.path)
+            if finish_swap(self.path):
+                self._on_loss("The outbox had been rebuilt before the last end; its gaps say what was lost")
             reason = wrong or diagnose(self.path, self._state, self._describe)
             if reason is None:
                 _settle(self.path.with_name(f"{self.path.name}-wal"))
@@ -177,7 +190,7 @@ class OutboxFile:
                     reason = DAMAGED
             self._on_loss(str(salvage(self.path, reason, self._state, self._describe, self._now())))
             return self._connect()
-        except sqlite3.Error as error:
+        except STATEMENT_ERRORS as error:
             raise self._or_full(explain(error)) from error
         except OSError as error:
             raise self._or_full(OutboxInaccessible(f"{self.path.parent} ({error.strerror})")) from error
@@ -193,11 +206,14 @@ class OutboxFile:
             migrate(connection, version)
             self._ballast.keep()
             self._commit(connection, self._begin)
-        except sqlite3.Error as error:
-            connection.close()
+        except STATEMENT_ERRORS as error:
+            close_as_it_is(connection, self.path)
+            if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY" and os.access(self.path, os.W_OK):
+                # We may write it: it is a number in its head that forbids it to SQLite.
+                raise OutboxDamaged(f"{self.path} ({error})") from error
             raise explain(error) from error
         except BaseException:
-            connection.close()
+            close_as_it_is(connection, self.path)
             raise
         self._connection, self._inode = connection, self.path.stat().st_ino
         return connection
@@ -216,7 +232,7 @@ class OutboxFile:
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return self._commit(self._connection or self._open(), work)
-        except sqlite3.Error as error:
+        except STATEMENT_ERRORS as error:
             raise self._judged(explain(error)) from error
         except OutboxDamaged as error:
             raise self._judged(error) from error
@@ -232,7 +248,7 @@ class OutboxFile:
             state = self._state_of(sql, tallies)
             sql.execute("COMMIT")
         except BaseException:
-            with suppress(sqlite3.Error):
+            with suppress(*STATEMENT_ERRORS):
                 sql.execute("ROLLBACK")
             raise
         self._state = state
@@ -252,11 +268,12 @@ class OutboxFile:
             offered=self._state.offered if self._state is not None and self._connection is not None else 0,
             books={topic: tuple(getattr(tally, name) for name in books.FIELDS) for topic, tally in tallies.items()},
             bookmarks={name: at for name, at in sql.execute(_BOOKMARKS).fetchall() if at is not None},
+            first={topic: high + 1 if at is None else at for topic, at in sql.execute(_FIRST).fetchall()},
         )
 
     def _checkpoint(self) -> None:
         if self._connection is not None:
-            with suppress(sqlite3.Error):
+            with suppress(*STATEMENT_ERRORS):
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _give_up_ballast(self) -> None:
@@ -270,7 +287,7 @@ class OutboxFile:
         if isinstance(error, OutboxDamaged) and abs(self._now() - self._healed_at) >= _HEAL_PAUSE_S:
             self._healed_at = self._now()
             if self._connection is not None:
-                self._connection.close()
+                close_as_it_is(self._connection, self.path)
                 self._connection = None
             self._open(DAMAGED)
         return self._or_full(error)
