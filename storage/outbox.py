@@ -273,7 +273,7 @@ class Outbox:
         return None
 
     def demand_recordable(self) -> None:
-        """Raises OutboxFull when an acceptance could not be recorded now. Costs nothing while there is room."""
+        """Raises what a commit meets when an acceptance could not be recorded now. Costs nothing while all is well."""
         if self._file.is_tight:
             self._file.probe()
 

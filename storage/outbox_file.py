@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from storage import books
-from storage.ballast import Ballast
-from storage.connection import connect, explain, make_durable
+from storage.ballast import Ballast, reserve
+from storage.connection import PAGE_BYTES, WAL_AUTOCHECKPOINT_PAGES, connect, explain, make_durable
 from storage.diagnosis import diagnose
 from storage.envelope import Tally
 from storage.errors import OutboxBroken, OutboxDamaged, OutboxError, OutboxFull, OutboxGone, OutboxInaccessible
@@ -29,12 +29,15 @@ from storage.schema import INSTALLATION, VERSION, identify, migrate
 FILE_NAME = "outbox.sqlite3"
 _HEAL_PAUSE_S = 60.0  # a disk that damages everything at once is not to be filled with damaged files
 _CHUNK_BYTES = 1_048_576
+_FEWEST_PAGES = 8
 PROBE = "probe"
-_PROBE_BYTES = 65_536  # about what the delete of a large envelope writes
+_PROBE_BYTES = 40_960  # about what the delete of a large envelope writes
 
 _HIGH = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
 _LOW = "SELECT min(seq) FROM envelope"
 _BOOKMARKS = "SELECT name, at_seq FROM bookmark"
+_PUT_PROBE = "INSERT OR REPLACE INTO note VALUES (?, ?, ?)"
+_PROBED = f"SELECT 1 FROM note WHERE name = '{PROBE}'"
 _INSTALLATION = f"SELECT value FROM note WHERE name = '{INSTALLATION}'"
 
 T = TypeVar("T")
@@ -61,7 +64,7 @@ class OutboxFile:
         """Opens or creates it. `now` gives Unix seconds; `on_books` hears each topic's books at the start and after
         every change, in order; `on_loss` hears a sentence when a damaged file had to be rebuilt."""
         self.path = directory / FILE_NAME
-        self.is_tight = False  # there was no room for a commit, and nobody has shown yet that there is again
+        self.is_tight = False  # a commit failed, and no probe has shown yet that one succeeds again
         self._topics, self._now, self._describe = tuple(topics), now, describe
         self._on_books, self._on_loss = on_books, on_loss
         self._lock = threading.Lock()
@@ -101,7 +104,6 @@ class OutboxFile:
                 try:
                     return self._transact(work)
                 except OutboxFull:
-                    self.is_tight = True
                     make_room()
             return self._transact(work)
 
@@ -125,15 +127,11 @@ class OutboxFile:
     def relax(self) -> None:
         """There is room: the ballast is kept again, where it fits."""
         with self._lock:
-            if self._ballast.keep():
-                self.is_tight = False
+            self._ballast.keep()
 
     def probe(self) -> None:
         """Raises OutboxFull unless a commit of some size succeeds now."""
-        note = (PROBE, "0" * _PROBE_BYTES)
-        put, remove = "INSERT OR REPLACE INTO note VALUES (?, ?, ?)", "DELETE FROM note WHERE name = ?"
-        self.write(lambda sql: sql.execute(put, (*note, guard("note", *note))).close(), draining=True)
-        self.write(lambda sql: sql.execute(remove, (PROBE,)).close(), draining=True)
+        self.write(_put_probe, draining=True)
         self.is_tight = False
 
     def free_bytes(self) -> tuple[int, int]:
@@ -165,7 +163,9 @@ class OutboxFile:
             # Even opening needs a little: SQLite makes an index of its WAL.
             if not self._ballast.release():
                 raise
-            return self._open_or_rebuild(wrong)
+            connection = self._open_or_rebuild(wrong)
+            self._widen_wal()
+            return connection
 
     def _open_or_rebuild(self, wrong: str | None) -> sqlite3.Connection:
         try:
@@ -192,8 +192,11 @@ class OutboxFile:
         try:
             version = identify(connection, self.path)
             make_durable(connection)
+            # What is not in the file yet when the disk becomes full has to fit into half of the ballast: only what is
+            # checkpointed makes room in the WAL for the deletes.
+            connection.execute(f"PRAGMA wal_autocheckpoint={self._checkpoint_pages}").fetchall()
             migrate(connection, version)
-            self._ballast.keep()
+            self.is_tight = not self._ballast.keep()
             self._commit(connection, self._begin)
         except sqlite3.Error as error:
             connection.close()
@@ -210,6 +213,8 @@ class OutboxFile:
         for topic in self._topics:
             if topic not in known:
                 books.change(sql, topic)
+        if self._ballast.is_kept and sql.execute(_PROBED).fetchone() is None:
+            _put_probe(sql)
         if self._state is not None and self._state.offered:
             books.doubt(sql, self._state.offered)
             self._state = replace(self._state, offered=0)
@@ -264,13 +269,24 @@ class OutboxFile:
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _give_up_ballast(self) -> None:
-        self._ballast.release()
-        self._checkpoint()
+        if self._ballast.release():
+            self._checkpoint()
+            self._widen_wal()
+
+    def _widen_wal(self) -> None:
+        # At once, before somebody else takes what was given up: from now on the WAL has the room that a drain needs.
+        # SQLite keeps no lock on this file that a close could drop, and takes zeros for its end.
+        reserve(self.path.with_name(f"{self.path.name}-wal"), self._checkpoint_pages * PAGE_BYTES)
+
+    @property
+    def _checkpoint_pages(self) -> int:
+        return max(_FEWEST_PAGES, min(WAL_AUTOCHECKPOINT_PAGES, self._ballast.bytes // 2 // PAGE_BYTES))
 
     # -- failures ----------------------------------------------------------------------------------------------
 
     def _judged(self, error: OutboxError) -> OutboxError:
         """The error to raise; the file was rebuilt when that was what it needed."""
+        self.is_tight = True
         if isinstance(error, OutboxDamaged) and abs(self._now() - self._healed_at) >= _HEAL_PAUSE_S:
             self._healed_at = self._now()
             if self._connection is not None:
@@ -288,6 +304,12 @@ class OutboxFile:
         except OSError:
             return error
         return OutboxFull(error.detail) if not disk.f_bavail or (disk.f_files and not disk.f_favail) else error
+
+
+def _put_probe(sql: sqlite3.Connection) -> None:
+    # Replaced in its place each time: on a full disk the file cannot grow.
+    note = (PROBE, "0" * _PROBE_BYTES)
+    sql.execute(_PUT_PROBE, (*note, guard("note", *note))).close()
 
 
 def _make_directory(directory: Path) -> None:
