@@ -1,8 +1,8 @@
 """An outbox on a disk of 2 MB that is full to the last byte, or on which no file can be made any more.
 
-What could go wrong: a commit that finds no room changes half of something; what was acknowledged cannot leave any more,
-because a DELETE needs room as well; somebody else takes each byte as soon as the outbox gives it up; an outbox cannot be
-opened where there is no room; the ballast is gone for ever, or is made where there is no room for it.
+What could go wrong: a commit that finds no room changes half of something; what was acknowledged cannot leave any
+more, because a DELETE needs room as well; somebody else takes each byte as soon as the outbox gives it up; an outbox
+cannot be opened where there is no room; the ballast is gone for ever, or is made where there is no room for it.
 Each test proves with statvfs that the disk is full; the controls do the same without the ballast.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -44,7 +44,7 @@ def put(outbox: Outbox, size: int) -> None:
 
 def grow(outbox: Outbox, size: int) -> None:
     """Commits until there is no room."""
-    with pytest.raises(OutboxFull):
+    with suppress(OutboxFull):
         while True:
             put(outbox, size)
 
@@ -182,6 +182,7 @@ def stopped(disk: Disk, *, killed: bool) -> int:
         image = {path.name: path.read_bytes() for path in disk.path.iterdir()}
     if killed:
         restore(disk.path, image)
+        Ballast(disk.path).keep()  # a restored file of zeros has holes
     assert has_ballast(disk)
     assert (disk.path / f"{FILE_NAME}-wal").exists() == killed
     return count
