@@ -100,9 +100,9 @@ def tmpfs(place: Path, *, size: int = TWO_MB, inodes: int = INODES) -> Iterator[
 class Ext4(Disk):
     """An ext4 that turns read-only at its first error."""
 
-    def __init__(self, path: Path, device: str) -> None:
+    def __init__(self, path: Path, image: Path) -> None:
         super().__init__(path)
-        self._device = device
+        self._image, self._device = image, _source(path)
 
     def break_down(self) -> None:
         """Lets the kernel meet an error, so that everything is read-only, also for files that are open already."""
@@ -111,6 +111,13 @@ class Ext4(Disk):
             cannot("this kernel has no trigger_fs_error")
         trigger.write_text("a test\n", encoding="ascii")
         assert wait_until(lambda: not self.is_writable, _READ_ONLY_S), "it has turned read-only"
+
+    def mend(self) -> None:
+        """Unmounts it and mounts it again, as a person would."""
+        _unmount(self.path)
+        _mount("-o", "loop,errors=remount-ro", self._image, self.path)
+        self._device = _source(self.path)
+        assert self.is_writable
 
     @property
     def is_writable(self) -> bool:
@@ -127,7 +134,7 @@ class Ext4(Disk):
 @contextmanager
 def ext4(place: Path, *, size: int = 16 * 1_048_576) -> Iterator[Ext4]:
     """An ext4 of `size` bytes in a file beside `place`."""
-    place.mkdir()
+    place.mkdir(exist_ok=True)
     image = place.with_name(f"{place.name}.img")
     with image.open("wb") as file:
         file.truncate(size)
@@ -136,8 +143,7 @@ def ext4(place: Path, *, size: int = 16 * 1_048_576) -> Iterator[Ext4]:
         cannot(made)
     _mount("-o", "loop,errors=remount-ro", image, place)
     try:
-        source = subprocess.run(["findmnt", "-no", "SOURCE", str(place)], capture_output=True, text=True, check=True)
-        yield Ext4(place, source.stdout.strip())
+        yield Ext4(place, image)
     finally:
         _unmount(place)
 
@@ -160,6 +166,11 @@ def _mount(*words: object) -> None:
     failure = _run("mount", *words)
     if failure is not None:
         cannot(failure)
+
+
+def _source(place: Path) -> str:
+    found = subprocess.run(["findmnt", "-no", "SOURCE", str(place)], capture_output=True, text=True, check=True)
+    return found.stdout.strip()
 
 
 def _unmount(place: Path) -> None:
