@@ -100,12 +100,15 @@ class OutboxFile:
         `draining`: room is made for it by all means, because it leads to more room.
         """
         with self._lock:
-            for make_room in (self._checkpoint, self._give_up_ballast) if draining else (self._checkpoint,):
-                try:
-                    return self._transact(work)
-                except OutboxFull:
-                    make_room()
-            return self._transact(work)
+            return self._insist(lambda: self._guarded(lambda sql: self._commit(sql, work)), draining=draining)
+
+    def shrink(self) -> bool:
+        """Gives a chunk of unused pages back to the file system; whether there was as much.
+
+        In chunks, because SQLite writes what it moves to the WAL first: at once it would need the space a second time.
+        """
+        with self._lock:
+            return self._insist(lambda: self._guarded(self._give_chunk_back), draining=True)
 
     def demand_there(self) -> None:
         """Raises OutboxGone when the file was deleted or moved: SQLite would go on writing into what nobody finds."""
@@ -133,6 +136,16 @@ class OutboxFile:
         """Raises OutboxFull unless a commit of some size succeeds now."""
         self.write(_put_probe, draining=True)
         self.is_tight = False
+
+    def used_bytes(self) -> int:
+        """What stands in the file, without its unused pages."""
+        with self.reading() as sql:
+            return (_number(sql, "page_count") - _number(sql, "freelist_count")) * _number(sql, "page_size")
+
+    def unused_bytes(self) -> int:
+        """What can be stored without the file becoming longer."""
+        with self.reading() as sql:
+            return _number(sql, "freelist_count") * _number(sql, "page_size")
 
     def free_bytes(self) -> tuple[int, int]:
         """Bytes free on the disk for us, and its size."""
@@ -221,13 +234,28 @@ class OutboxFile:
 
     # -- writing -----------------------------------------------------------------------------------------------
 
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _insist(self, act: Callable[[], T], *, draining: bool) -> T:
+        for make_room in (self._checkpoint, self._give_up_ballast) if draining else (self._checkpoint,):
+            try:
+                return act()
+            except OutboxFull:
+                make_room()
+        return act()
+
+    def _guarded(self, act: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            return self._commit(self._connection or self._open(), work)
+            return act(self._connection or self._open())
         except sqlite3.Error as error:
             raise self._judged(explain(error)) from error
         except OutboxDamaged as error:
             raise self._judged(error) from error
+
+    def _give_chunk_back(self, sql: sqlite3.Connection) -> bool:
+        if _number(sql, "freelist_count") < self._checkpoint_pages:
+            return False
+        # execute() would free a single page; executescript runs the pragma to its end.
+        sql.executescript(f"PRAGMA incremental_vacuum({self._checkpoint_pages}); PRAGMA wal_checkpoint(PASSIVE)")
+        return True
 
     def _commit(self, sql: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
         # IMMEDIATE: a deferred transaction that turns into a writer gets SQLITE_BUSY despite the timeout.
@@ -304,6 +332,11 @@ class OutboxFile:
         except OSError:
             return error
         return OutboxFull(error.detail) if not disk.f_bavail or (disk.f_files and not disk.f_favail) else error
+
+
+def _number(sql: sqlite3.Connection, pragma: str) -> int:
+    ((number,),) = sql.execute(f"PRAGMA {pragma}").fetchall()
+    return int(number)
 
 
 def _put_probe(sql: sqlite3.Connection) -> None:

@@ -1,4 +1,4 @@
-"""A backend that takes heartbeats while it takes nothing else, so that it hears how an agent fares that cannot deliver."""
+"""A backend that takes heartbeats and nothing else, so that it hears how an agent fares that cannot deliver."""
 
 from __future__ import annotations
 

@@ -37,6 +37,12 @@ class Disk:
         return found.f_bavail * found.f_frsize
 
     @property
+    def size(self) -> int:
+        """All there is, in bytes."""
+        found = os.statvfs(self.path)
+        return found.f_blocks * found.f_frsize
+
+    @property
     def free_inodes(self) -> int:
         """How many files can still be made."""
         return os.statvfs(self.path).f_favail

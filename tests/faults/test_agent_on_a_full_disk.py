@@ -189,7 +189,7 @@ def test_a_quota_that_is_reached_pauses_collecting_and_nothing_else(tmp_path: Pa
         stats = demand_told(agent, backend)
         assert f"{QUOTA:,} bytes" in stats["state_reason"]
         waiting = captured(agent)
-        assert QUOTA <= (agent.data_dir / FILE_NAME).stat().st_size < 2 * QUOTA
+        assert QUOTA // 2 < stats["outbox_bytes"] < 2 * QUOTA
         demand_told(agent, backend)
         assert captured(agent) == waiting
         backend.takes_bodies = True

@@ -17,8 +17,9 @@ import pytest
 
 from storage import outbox_file
 from storage.ballast import NAMES, Ballast
+from storage.connection import WAL_AUTOCHECKPOINT_PAGES
 from storage.errors import OutboxError, OutboxFull
-from storage.outbox import FILE_NAME, SHRINK_CHUNK_PAGES, Outbox
+from storage.outbox import FILE_NAME, Outbox
 from tests.faults.looks import BOOKMARK, Look, change, numbers, opened
 from tests.faults.power_cuts import put as restore
 from tests.faults.small_disk import Disk, Hog, tmpfs
@@ -305,8 +306,25 @@ def test_what_is_given_back_to_a_full_disk_is_given_back_without_needing_any(tmp
         while outbox.shrink():
             hog.take()
         assert outbox.path.stat().st_size < before - 5_000_000
-        assert outbox.path.stat().st_size < 2 * SHRINK_CHUNK_PAGES * 4_096
+        assert outbox.path.stat().st_size < 2 * WAL_AUTOCHECKPOINT_PAGES * 4_096
         assert disk.free_bytes > 0
+
+
+def test_what_was_drained_makes_room_for_what_comes_next_where_the_disk_has_little(disk: Disk) -> None:
+    with closing(opened(disk.path)) as outbox:
+        grow(outbox, SIZES["middle"])
+        hog = disk.hog()
+        count = captured(outbox)
+        assert drain(outbox, hog.take) == list(range(count))
+        hog.go()
+        while outbox.shrink():
+            pass
+        assert disk.free_bytes > disk.size // 2
+        for _ in range(3):
+            hog = disk.hog(leave=65_536)
+            put(outbox, SIZES["middle"])
+            assert len(drain(outbox)) == RECORDS
+            hog.go()
 
 
 # -- controls ----------------------------------------------------------------------------------------------------------
@@ -353,7 +371,7 @@ def test_with_a_ballast_that_is_not_given_up_a_full_disk_cannot_be_drained(
 def test_with_checkpoints_as_late_as_on_a_large_disk_the_ballast_does_not_suffice(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_file, "_FEWEST_PAGES", outbox_file.WAL_AUTOCHECKPOINT_PAGES)
+    monkeypatch.setattr(outbox_file, "_FEWEST_PAGES", WAL_AUTOCHECKPOINT_PAGES)
     with closing(opened(disk.path)) as outbox:
         for _ in range(5):
             put(outbox, SIZES["large"])

@@ -1,8 +1,8 @@
 """The agent with a source that never ends, so that a disk becomes full without a database server.
 
-`python -m tests.servers.endless_agent` takes the words of the agent. Each look finds STEP records more than the last one
-saved, until there is a file called `enough` beside the configuration. The pauses in which the agent waits for room are
-short, because a test waits for them.
+`python -m tests.servers.endless_agent` takes the words of the agent. Each look finds STEP records more than the last
+one saved, until there is a file called `enough` beside the configuration. The pauses in which the agent waits for room
+are short, because a test waits for them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agent.sources import Reading
 from tests.fakes.source import FakeSource, record
 
 ENOUGH = "enough"
-STEP, CHUNK = 60, 20
+STEP, CHUNK = 200, 20
 TEXT_BYTES = 1_500  # which are not compressed to less than half of it
 PAUSE_S = 0.3
 
