@@ -8,27 +8,20 @@ was full. The records are numbered: all of them up to the bookmark must arrive, 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agent.dev.server_process import wait_until
 from storage.ballast import NAMES
 from storage.outbox import FILE_NAME
-from storage.view import OutboxView
 from tests.fakes.deaf_backend import DeafBackend
-from tests.faults.small_disk import Disk, ext4, tmpfs
-from tests.servers.agent_process import AgentProcess, settings, write
-from tests.servers.endless_agent import ENOUGH
+from tests.faults.endless import ARRIVE_S, END_S, SOON_S, Endless, compare
+from tests.faults.small_disk import Disk, Hog, ext4, tmpfs
 
-PROGRAM = "tests.servers.endless_agent"
-SOON_S, ARRIVE_S, END_S = 15.0, 90.0, 10.0
-BEATS = 4
 QUOTA = 1_048_576
-NO_SERVER = {"host": "nowhere", "user": "nobody", "password": ""}
+FULL, BROKEN = "OB-06", "OB-07"
 
 
 @pytest.fixture
@@ -37,77 +30,28 @@ def backend() -> Iterator[DeafBackend]:
         yield stub
 
 
-def agent_of(tmp_path: Path, backend: DeafBackend, **outbox: int) -> AgentProcess:
-    config = settings(backend, "mysql", NO_SERVER, outbox={"min_free_bytes": 0, **outbox})
-    return AgentProcess(write(tmp_path, config), program=PROGRAM)
+@pytest.fixture
+def endless(tmp_path: Path, backend: DeafBackend) -> Endless:
+    backend.takes_bodies = False
+    return Endless(tmp_path, backend)
 
 
-def captured(agent: AgentProcess) -> int:
-    with OutboxView(agent.data_dir) as outbox:
-        return outbox.tally("queries").captured
-
-
-def demand_told(agent: AgentProcess, backend: DeafBackend, code: str = "OB-06") -> dict[str, Any]:
-    """Heartbeats go on and tell it, every one of them; gives what the last one says."""
-    known = len(backend.heartbeats)
-
-    def tells(each: DeafBackend) -> bool:
-        return len(each.heartbeats) > known and code in str(each.heartbeats[-1]["error"])
-
-    assert backend.wait_for(tells, SOON_S), (agent.said(), backend.heartbeats[-1:])
-    first = len(backend.heartbeats)
-    assert backend.wait_for(lambda each: len(each.heartbeats) >= first + BEATS, SOON_S)
-    said = backend.heartbeats[first : first + BEATS]
-    assert [code in str(beat["error"]) for beat in said] == [True] * BEATS, said
-    assert agent.is_running
-    stats: dict[str, Any] = said[-1]["stats"]
-    return stats
-
-
-def demand_goes_on(agent: AgentProcess, backend: DeafBackend) -> None:
-    """Collecting has resumed, and nothing is wrong any more."""
-    before = captured(agent)
-    assert wait_until(lambda: captured(agent) > before, SOON_S), agent.said()
-    assert backend.wait_for(lambda each: each.heartbeats[-1]["error"] is None, SOON_S), backend.heartbeats[-1]
-
-
-def demand_each_record_once(agent: AgentProcess, backend: DeafBackend, tmp_path: Path) -> None:
-    """The source ends; everything that it ever gave has arrived, each record once; a clean end."""
-    (tmp_path / ENOUGH).touch()
-
-    def is_empty() -> bool:
-        with OutboxView(agent.data_dir) as outbox:
-            tally = outbox.tally("queries")
-        return tally.pending == 0 and tally.captured == tally.delivered == last() == len(backend.records)
-
-    def last() -> int:
-        with OutboxView(agent.data_dir) as outbox:
-            return int(outbox.bookmark("default") or b"0")
-
-    assert wait_until(is_empty, ARRIVE_S), (agent.said(), backend.heartbeats[-1])
-    assert agent.end(timeout_s=END_S) == 0
-    assert last() > 0
-    found = Counter(record["id"] for record in backend.records)
-    assert found == Counter(f"r{number}" for number in range(last()))
-
-
-def fill(agent: AgentProcess, disk: Disk) -> Any:
+def fill(endless: Endless, disk: Disk) -> Hog:
     """The agent's own growth, then somebody else who takes the rest."""
-    assert agent.heard("collection.wrong", "OB-06", SOON_S), agent.said()
+    assert endless.agent.heard("collection.wrong", FULL, SOON_S), endless.agent.said()
     hog = disk.hog()
     assert disk.free_bytes == 0
     return hog
 
 
-def test_a_full_disk_pauses_collecting_and_nothing_else(tmp_path: Path, backend: DeafBackend) -> None:
-    backend.takes_bodies = False
-    with tmpfs(tmp_path / "data") as disk, agent_of(tmp_path, backend) as agent:
-        hog = fill(agent, disk)
-        waiting = captured(agent)
+def test_a_full_disk_pauses_collecting_and_nothing_else(endless: Endless, backend: DeafBackend) -> None:
+    with tmpfs(endless.data_dir) as disk, endless.agent as agent:
+        hog = fill(endless, disk)
+        waiting = endless.books.captured
         assert waiting > 0
-        stats = demand_told(agent, backend)
-        assert "OB-06" in stats["state_reason"]
-        assert captured(agent) == waiting == stats["outbox_records"]
+        stats = endless.demand_told(FULL)
+        assert FULL in stats["state_reason"]
+        assert endless.books.captured == waiting == stats["outbox_records"]
         assert backend.records == []
         backend.takes_bodies = True
 
@@ -117,103 +61,108 @@ def test_a_full_disk_pauses_collecting_and_nothing_else(tmp_path: Path, backend:
 
         assert wait_until(has_arrived, ARRIVE_S), agent.said()
         assert backend.wait_for(lambda each: each.heartbeats[-1]["stats"]["outbox_records"] == 0, SOON_S)
-        assert captured(agent) == waiting, "nothing was collected meanwhile"
+        assert endless.books.captured == waiting, "nothing was collected meanwhile"
         assert disk.free_bytes == 0
         hog.go()
-        demand_goes_on(agent, backend)
-        demand_each_record_once(agent, backend, tmp_path)
+        endless.demand_goes_on()
+        endless.demand_each_record_once()
     assert agent.count("worker.replaced") == 0
 
 
-def test_killed_on_a_full_disk_it_starts_again_and_delivers(tmp_path: Path, backend: DeafBackend) -> None:
-    backend.takes_bodies = False
-    with tmpfs(tmp_path / "data") as disk, agent_of(tmp_path, backend) as agent:
-        hog = fill(agent, disk)
-        waiting = captured(agent)
+def test_killed_on_a_full_disk_it_starts_again_and_delivers(endless: Endless, backend: DeafBackend) -> None:
+    with tmpfs(endless.data_dir) as disk, endless.agent as agent:
+        hog = fill(endless, disk)
+        waiting = endless.books.captured
         agent.kill()
-        (agent.data_dir / f"{FILE_NAME}-shm").unlink()
+        (endless.data_dir / f"{FILE_NAME}-shm").unlink()
         hog.take()
-        assert all((agent.data_dir / name).exists() for name in NAMES)
+        assert all((endless.data_dir / name).exists() for name in NAMES)
         agent.start()
-        demand_told(agent, backend)
+        endless.demand_told(FULL)
         hog.take()
         backend.takes_bodies = True
-        assert backend.wait_for(lambda each: len(each.records) >= waiting, ARRIVE_S), agent.said()
+        endless.demand_arrived(waiting)
         hog.go()
-        demand_goes_on(agent, backend)
-        demand_each_record_once(agent, backend, tmp_path)
+        endless.demand_goes_on()
+        endless.demand_each_record_once()
 
 
-def test_a_start_without_any_room_waits_and_says_so(tmp_path: Path, backend: DeafBackend) -> None:
-    backend.takes_bodies = False
-    with tmpfs(tmp_path / "data") as disk, agent_of(tmp_path, backend) as agent:
-        hog = fill(agent, disk)
-        waiting = captured(agent)
+def test_a_start_without_any_room_waits_and_says_so(endless: Endless, backend: DeafBackend) -> None:
+    with tmpfs(endless.data_dir) as disk, endless.agent as agent:
+        hog = fill(endless, disk)
+        waiting = endless.books.captured
         agent.kill()
         for name in (*NAMES, f"{FILE_NAME}-shm"):
-            (agent.data_dir / name).unlink(missing_ok=True)
+            (endless.data_dir / name).unlink(missing_ok=True)
         hog.take()
         starts = agent.count("agent.started")
         agent.start()
-        demand_told(agent, backend)
+        endless.demand_told(FULL)
         assert agent.count("outbox.no_room") == 1
         assert agent.end(timeout_s=END_S) == 0
         agent.start()
-        demand_told(agent, backend)
+        endless.demand_told(FULL)
         assert agent.count("outbox.no_room") == 2
         assert agent.count("agent.started") == starts
         assert disk.free_bytes == 0
         hog.go()
         assert wait_until(lambda: agent.count("agent.started") == starts + 1, SOON_S), agent.said()
         backend.takes_bodies = True
-        assert backend.wait_for(lambda each: len(each.records) >= waiting, ARRIVE_S), agent.said()
-        demand_goes_on(agent, backend)
-        demand_each_record_once(agent, backend, tmp_path)
+        endless.demand_arrived(waiting)
+        endless.demand_goes_on()
+        endless.demand_each_record_once()
 
 
-def test_a_start_where_no_file_can_be_made_waits_and_says_so(tmp_path: Path, backend: DeafBackend) -> None:
-    with tmpfs(tmp_path / "data") as disk:
+def test_a_start_where_no_file_can_be_made_waits_and_says_so(endless: Endless, backend: DeafBackend) -> None:
+    with tmpfs(endless.data_dir) as disk:
         hog = disk.take_inodes()
-        with agent_of(tmp_path, backend) as agent:
-            demand_told(agent, backend)
+        with endless.agent as agent:
+            endless.demand_told(FULL)
             assert agent.count("agent.started") == 0
             hog.go()
             assert agent.heard("agent.started", timeout_s=SOON_S), agent.said()
-            demand_goes_on(agent, backend)
-            demand_each_record_once(agent, backend, tmp_path)
+            endless.demand_goes_on()
+            endless.demand_each_record_once()
 
 
 def test_a_quota_that_is_reached_pauses_collecting_and_nothing_else(tmp_path: Path, backend: DeafBackend) -> None:
     backend.takes_bodies = False
-    with agent_of(tmp_path, backend, max_bytes=QUOTA) as agent:
-        stats = demand_told(agent, backend)
+    endless = Endless(tmp_path, backend, max_bytes=QUOTA)
+    with endless.agent:
+        stats = endless.demand_told(FULL)
         assert f"{QUOTA:,} bytes" in stats["state_reason"]
-        waiting = captured(agent)
+        waiting = endless.books.captured
         assert QUOTA // 2 < stats["outbox_bytes"] < 2 * QUOTA
-        demand_told(agent, backend)
-        assert captured(agent) == waiting
+        endless.demand_told(FULL)
+        assert endless.books.captured == waiting
         backend.takes_bodies = True
-        demand_goes_on(agent, backend)
-        demand_each_record_once(agent, backend, tmp_path)
+        endless.demand_goes_on()
+        endless.demand_each_record_once()
 
 
 def test_a_file_system_that_turned_read_only_is_told_and_the_next_start_delivers(
-    tmp_path: Path, backend: DeafBackend
+    endless: Endless, backend: DeafBackend
 ) -> None:
-    backend.takes_bodies = False
-    with agent_of(tmp_path, backend) as agent:
+    with endless.agent as agent:
         agent.kill()
-        with ext4(agent.data_dir) as disk:
+        with ext4(endless.data_dir) as disk:
             agent.start()
-            assert wait_until(lambda: (agent.data_dir / FILE_NAME).exists() and captured(agent) > 0, SOON_S)
+            assert wait_until(lambda: (endless.data_dir / FILE_NAME).exists() and endless.books.captured > 0, SOON_S)
             disk.break_down()
-            demand_told(agent, backend, "OB-07")
-            waiting = captured(agent)
+            endless.demand_told(BROKEN)
+            waiting = endless.books.captured
             backend.takes_bodies = True
-            demand_told(agent, backend, "OB-07")
+            endless.demand_told(BROKEN)
             assert agent.end(timeout_s=END_S) == 0
             disk.mend()
             agent.start()
-            assert backend.wait_for(lambda each: len(each.records) >= waiting, ARRIVE_S), agent.said()
-            demand_goes_on(agent, backend)
-            demand_each_record_once(agent, backend, tmp_path)
+            endless.demand_arrived(waiting)
+            endless.demand_goes_on()
+            endless.demand_each_record_once()
+
+
+def test_the_comparison_sees_what_is_missing_and_what_came_twice() -> None:
+    records = [{"id": f"r{number}"} for number in range(5)]
+    assert compare(5, records) == (0, 0)
+    assert compare(5, records[1:]) == (1, 0)
+    assert compare(5, [*records, records[2]]) == (0, 1)
