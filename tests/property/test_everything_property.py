@@ -1,0 +1,171 @@
+"""Everything at once: looks, deliveries, an unsteady backend, kills, power cuts, full disks, jumping clocks, damage and
+copies, in any order, through the real outbox on a disk, the real collector and the real flusher.
+
+What could go wrong: in some order of things a record is lost in silence, invented or doubled, or the books stop
+balancing.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from storage.outbox import FILE_NAME, Outbox
+from tests.fakes.moody_backend import Mood
+from tests.faults import damage
+from tests.property.whole_world import WAL, DiskOfTest, World
+
+MEMORY = Path("/dev/shm")
+seeds = st.integers(0, 2**32 - 1)
+few = st.integers(1, 4)
+
+
+class Everything(RuleBasedStateMachine):
+    """`make` and `told` are for controls and for whoever counts."""
+
+    make: type[Outbox] = DiskOfTest
+    told: Callable[[Counter[str]], None] = staticmethod(lambda _: None)
+
+    @initialize(
+        honours_keys=st.booleans(),
+        bad=st.sets(st.integers(0, 80), max_size=6),
+        skipped=st.sets(st.integers(0, 80), max_size=4),
+        limit=st.sampled_from([1, 3, 1_000]),
+        batch=st.integers(1, 7),
+        has_copies=st.booleans(),
+    )
+    def begin(self, **nature: Any) -> None:
+        self.has_copies = nature.pop("has_copies") and nature["honours_keys"]
+        self.place = Path(tempfile.mkdtemp(prefix="everything-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
+        self.world = World(self.place, make=self.make, suspects=not self.has_copies, **nature)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        try:
+            self.world.recover()
+            self.told(self.world.happened)
+        finally:
+            self.world.close()
+            shutil.rmtree(self.place)
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    @rule(rows=st.integers(0, 25), with_result=st.booleans())
+    def look(self, rows: int, with_result: bool) -> None:
+        self.world.look(rows, with_result=with_result)
+
+    @rule(steps=few, waits=st.booleans())
+    def flush(self, steps: int, waits: bool) -> None:
+        self.world.flush(steps, waits=waits)
+
+    @rule(mood=st.sampled_from(Mood))
+    def change_mood(self, mood: Mood) -> None:
+        self.world.backend.mood = mood
+        self.world.happened[mood.name] += 1
+
+    @rule(mood=st.sampled_from([mood for mood in Mood if mood is not Mood.WELL]), steps=few)
+    def flush_in_a_mood(self, mood: Mood, steps: int) -> None:
+        self.world.backend.mood = mood
+        self.world.flush(steps, waits=True)
+        self.world.backend.mood = Mood.WELL
+
+    @rule(hours=st.sampled_from([-10_000.0, -1.0, -0.01, 0.01, 1.0, 10_000.0]))
+    def set_the_wall_clock(self, hours: float) -> None:
+        self.world.set_wall(hours)
+
+    @rule(seconds=st.sampled_from([1.0, 40.0, 400.0, 100_000.0]))
+    def time_goes_by(self, seconds: float) -> None:
+        self.world.clock.turn(seconds)
+
+    # -- ends --------------------------------------------------------------------------------------------------
+
+    @rule()
+    def restart(self) -> None:
+        self.world.restart()
+
+    @rule()
+    def crash(self) -> None:
+        self.world.happened["crashes"] += 1
+        self.world.crash()
+
+    @rule(rows=st.integers(1, 25))
+    def crash_after_the_commit_of_a_look(self, rows: int) -> None:
+        self.world.main.dies_after_commit = True
+        self.world.dies(lambda: self.world.look(rows))
+
+    @rule(steps=few)
+    def crash_after_the_commit_of_a_delivery(self, steps: int) -> None:
+        self.world.main.dies_after_commit = True
+        self.world.dies(lambda: self.world.flush(steps, waits=True))
+
+    @rule(steps=few)
+    def crash_between_storing_and_recording(self, steps: int) -> None:
+        self.world.backend.is_deadly = True
+        self.world.dies(lambda: self.world.flush(steps, waits=True))
+
+    @rule()
+    def the_mark_reaches_the_disk(self) -> None:
+        self.world.remember_mark()
+
+    @rule(seed=seeds)
+    def cut_the_power(self, seed: int) -> None:
+        self.world.cut_power(random.Random(seed))
+
+    # -- the disk ----------------------------------------------------------------------------------------------
+
+    @rule(acceptances=st.integers(0, 3))
+    def fill_the_disk(self, acceptances: int) -> None:
+        self.world.fill_the_disk(acceptances=acceptances)
+
+    @rule()
+    def free_the_disk(self) -> None:
+        self.world.free_the_disk()
+
+    @rule(seed=seeds)
+    def spoil_a_body(self, seed: int) -> None:
+        self.world.spoil_a_body(random.Random(seed))
+
+    @rule(what=st.sampled_from(damage.DAMAGES), seed=seeds)
+    def damage_the_files(self, what: damage.Damage, seed: int) -> None:
+        def change(home: Path) -> object:
+            needed = [home / FILE_NAME, home / WAL]
+            return what(home, random.Random(seed)) if all(path.exists() for path in needed) else None
+
+        self.world.damage(change)
+
+    # -- a copy ------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.has_copies and len(self.world.copies) < 2)
+    @rule()
+    def replay_a_copy(self) -> None:
+        self.world.replay_a_copy()
+
+    @precondition(lambda self: self.has_copies and self.world.copies)
+    @rule(steps=few)
+    def flush_a_copy(self, steps: int) -> None:
+        self.world.flush_a_copy(steps)
+
+    # -- what holds --------------------------------------------------------------------------------------------
+
+    @invariant()
+    def everything_acknowledged_is_waiting_delivered_parked_or_named_as_lost(self) -> None:
+        self.world.check()
