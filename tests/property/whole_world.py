@@ -215,35 +215,27 @@ class World:
         self.main.outbox.close()
         self._start(self.main.directory)
 
-    def crash(self, change: Callable[[Path], None] = lambda _: None) -> None:
+    def crash(self, change: Callable[[Path], object] = lambda _: None, *, damaged: bool = False) -> None:
         """The process is gone without a word; `change` is done to the files before the next start."""
-        before, acked = self._at_or_none(), max(self._at_or_none() or 0, 0)
+        before = self._at()
         home = self._new_home()
         copy(self.main.directory, home)
         self.main.outbox.close()
         shutil.rmtree(self.main.directory)
         change(home)
         self._start(home)
-        if not self.is_damaged:
-            assert self._at() == before, "a bookmark moved over a crash"
-        del acked
-
-    def _at_or_none(self) -> int | None:
-        try:
-            return self._at()
-        except OutboxError:
-            return None
+        assert damaged or self._at() == before, "the bookmark moved over a crash"
 
     def dies(self, work: Callable[[], None]) -> None:
         """The process is killed within `work`, where it was told to; then the next one starts."""
-        known = self._at()
+        known, skips = self._at(), self.collector.must_skip
         try:
             work()
         except Killed:
             self.happened["killed within"] += 1
             self.crash()
             # What was committed and not acknowledged is there as well as what was: it belongs to its bookmark.
-            self._acknowledge(known, self._at())
+            self._acknowledge(self._at() if skips else known, self._at())
         finally:
             self.main.dies_after_commit = self.backend.is_deadly = False
 
@@ -273,7 +265,7 @@ class World:
         """The files are changed by what no program of ours does."""
         self.happened["damages"] += 1
         self.is_damaged = True
-        self.crash(lambda home: None if change(home) else None)
+        self.crash(change, damaged=True)
 
     def spoil_a_body(self, rng: random.Random) -> None:
         """A byte of an envelope that waits turns over while the agent runs."""
