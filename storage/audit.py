@@ -20,8 +20,6 @@ from storage.schema import COLUMNS, VERSION, identify
 _TOPICS = """
     SELECT topic FROM tally UNION SELECT topic FROM envelope UNION SELECT topic FROM parked ORDER BY topic
 """
-_WAITING = "SELECT coalesce(sum(records), 0) FROM envelope WHERE topic = ?"
-_PARKED = "SELECT coalesce(sum(records), 0) FROM parked WHERE topic = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +103,10 @@ def _account(sql: sqlite3.Connection, topic: str, version: int) -> Account:
         topic,
         **{name: numbers[name] for name in names},
         possible_duplicates=numbers.get("possible_duplicates", 0),
-        counted_pending=_count(sql, _WAITING, topic),
-        counted_parked=_count(sql, _PARKED, topic),
+        counted_pending=books.waiting(sql, topic)[0],
+        counted_parked=books.kept_aside(sql, topic),
         is_intact=version != VERSION or _is_intact(sql, topic),
     )
-
-
-def _count(sql: sqlite3.Connection, statement: str, topic: str) -> int:
-    ((number,),) = sql.execute(statement, (topic,)).fetchall()
-    return int(number)
 
 
 def _is_intact(sql: sqlite3.Connection, topic: str) -> bool:

@@ -24,17 +24,16 @@ from storage.findings import Describe
 from storage.guard import guard
 from storage.high_water import HighWater, HighWaterFile
 from storage.salvage import DAMAGED, finish_swap, salvage, sync_directory
-from storage.schema import INSTALLATION, VERSION, identify, migrate
+from storage.schema import VERSION, identify, installation_of, migrate
 
 FILE_NAME = "outbox.sqlite3"
 _HEAL_PAUSE_S = 60.0  # a disk that damages everything at once is not to be filled with damaged files
+_CHUNK_BYTES = 1_048_576
 PROBE = "probe"
 _PROBE_BYTES = 65_536  # about what the delete of a large envelope writes
 
-_HIGH = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
 _LOW = "SELECT min(seq) FROM envelope"
 _BOOKMARKS = "SELECT name, at_seq FROM bookmark"
-_INSTALLATION = f"SELECT value FROM note WHERE name = '{INSTALLATION}'"
 
 T = TypeVar("T")
 OnBooks = Callable[[str, Tally], None]
@@ -171,6 +170,7 @@ class OutboxFile:
             finish_swap(self.path)
             reason = wrong or diagnose(self.path, self._state, self._describe)
             if reason is None:
+                _settle(self.path.with_name(f"{self.path.name}-wal"))
                 try:
                     return self._connect()
                 except OutboxDamaged:
@@ -208,9 +208,8 @@ class OutboxFile:
         for topic in self._topics:
             if topic not in known:
                 books.change(sql, topic)
-        if self._state is not None and self._state.offered:
+        if self._state is not None and self._state.installation == installation_of(sql) and self._state.offered:
             books.doubt(sql, self._state.offered)
-            self._state = replace(self._state, offered=0)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -243,15 +242,14 @@ class OutboxFile:
         return result
 
     def _state_of(self, sql: sqlite3.Connection, tallies: dict[str, Tally]) -> HighWater:
-        ((high,),) = sql.execute(_HIGH).fetchall()
+        high = books.last_seq(sql)
         ((low,),) = sql.execute(_LOW).fetchall()
-        ((installation,),) = sql.execute(_INSTALLATION).fetchall()
         return HighWater(
             VERSION,
-            installation,
+            installation_of(sql),
             high=high,
             low=high + 1 if low is None else low,
-            offered=self._state.offered if self._state is not None else 0,
+            offered=self._state.offered if self._state is not None and self._connection is not None else 0,
             books={topic: tuple(getattr(tally, name) for name in books.FIELDS) for topic, tally in tallies.items()},
             bookmarks={name: at for name, at in sql.execute(_BOOKMARKS).fetchall() if at is not None},
         )
@@ -293,6 +291,21 @@ def _make_directory(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise OutboxInaccessible(f"{directory} ({error.strerror})") from error
+
+
+def _settle(wal: Path) -> None:
+    # What a killed process wrote and never synced would be read as if the disk had it. Written once more, because after
+    # a sync that failed the kernel takes it for clean. SQLite keeps no lock on this file that a close could drop.
+    try:
+        with wal.open("r+b", buffering=0) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                file.seek(-len(chunk), os.SEEK_CUR)
+                file.write(chunk)
+            os.fsync(file.fileno())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutboxBroken(f"{wal} ({error.strerror})") from error
 
 
 def _make_private(path: Path) -> None:

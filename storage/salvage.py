@@ -64,6 +64,8 @@ def salvage(path: Path, reason: str, mark: HighWater | None, describe: Describe,
     kept = _free_name(path, now) if _bytes_of(path) or _bytes_of(_wal(path)) else None
     with opened(path) as there:
         found = find(there, describe, mark.installation if mark is not None else None)
+        if mark is not None and found.notes.get(INSTALLATION, (0, mark.installation))[1] != mark.installation:
+            mark = None  # it is about another outbox, which somebody has replaced by this one
         report = _Rebuilding(found, mark, reason, kept).build(there, path.with_name(REBUILDING), describe, now)
     path.with_name(REBUILDING).rename(path.with_name(REBUILT))
     sync_directory(path.parent)
