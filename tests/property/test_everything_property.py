@@ -12,12 +12,14 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
-from hypothesis import Phase, seed, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -28,12 +30,18 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from storage.envelope import Change, Envelope
 from storage.outbox import FILE_NAME, Outbox
 from tests.fakes.moody_backend import Mood
 from tests.faults import damage
 from tests.property.whole_world import WAL, DiskOfTest, World
 
 MEMORY = Path("/dev/shm")
+EXAMPLES, CONTROL_EXAMPLES, STEPS = 60, 300, 40
+FAULTS = (
+    *(mood.name for mood in Mood),
+    *("crashes", "killed within", "power cuts", "full", "damages", "bodies spoilt", "losses told", "copies"),
+)
 seeds = st.integers(0, 2**32 - 1)
 few = st.integers(1, 4)
 
@@ -51,8 +59,10 @@ class Everything(RuleBasedStateMachine):
         limit=st.sampled_from([1, 3, 1_000]),
         batch=st.integers(1, 7),
         has_copies=st.booleans(),
+        may_be_damaged=st.booleans(),
     )
     def begin(self, **nature: Any) -> None:
+        self.may_be_damaged = nature.pop("may_be_damaged")  # where nothing is, nothing may be lost at all
         self.has_copies = nature.pop("has_copies") and nature["honours_keys"]
         self.place = Path(tempfile.mkdtemp(prefix="everything-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
         self.world = World(self.place, make=self.make, suspects=not self.has_copies, **nature)
@@ -140,10 +150,12 @@ class Everything(RuleBasedStateMachine):
     def free_the_disk(self) -> None:
         self.world.free_the_disk()
 
+    @precondition(lambda self: self.may_be_damaged)
     @rule(seed=seeds)
     def spoil_a_body(self, seed: int) -> None:
         self.world.spoil_a_body(random.Random(seed))
 
+    @precondition(lambda self: self.may_be_damaged)
     @rule(what=st.sampled_from(damage.DAMAGES), seed=seeds)
     def damage_the_files(self, what: damage.Damage, seed: int) -> None:
         def change(home: Path) -> object:
@@ -169,3 +181,99 @@ class Everything(RuleBasedStateMachine):
     @invariant()
     def everything_acknowledged_is_waiting_delivered_parked_or_named_as_lost(self) -> None:
         self.world.check()
+
+
+def torture(
+    examples: int,
+    seed: int,
+    progress: Callable[[int], None],
+    *,
+    make: type[Outbox] = DiskOfTest,
+    phases: Sequence[Phase] = (Phase.generate, Phase.shrink),
+) -> dict[str, int]:
+    """Plays so many lives, drawn from the seed. `progress` hears how many have ended well.
+
+    Gives how often what happened in them: lives, records, doubled (all of them counted by the agent as possible),
+    "lost by damage" (all of them named), and each fault. Raises AssertionError with the shortest life found in which
+    something went wrong.
+    """
+    machine, happened = _counting(make, progress)
+    chosen = settings(
+        max_examples=examples, stateful_step_count=STEPS, database=None, phases=phases, report_multiple_bugs=False
+    )
+    run_state_machine_as_test(hypothesis.seed(seed)(machine), settings=chosen)
+    return dict(happened)
+
+
+def _counting(make: type[Outbox], progress: Callable[[int], None]) -> tuple[type[Everything], Counter[str]]:
+    happened: Counter[str] = Counter()
+
+    def hear(life: Counter[str]) -> None:
+        happened.update(life)
+        happened["lives"] += 1
+        progress(happened["lives"])
+
+    return type("EverythingCounted", (Everything,), {"make": make, "told": staticmethod(hear)}), happened
+
+
+def test_nothing_is_lost_in_silence_nothing_invented_and_nothing_doubled_uncounted() -> None:
+    machine, happened = _counting(DiskOfTest, lambda _: None)
+    run_state_machine_as_test(machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=STEPS))
+    assert {name for name in FAULTS if not happened[name]} == set(), "these never came about"
+    assert happened["records"] > 10 * happened["lives"]
+
+
+# -- controls --------------------------------------------------------------------------------------------------------
+
+
+class DeletesBeforeTheAnswer(DiskOfTest):
+    """Takes what is offered for delivered."""
+
+    def offer(self, envelope: Envelope) -> None:
+        """Delivered, it says."""
+        super().accept(envelope, delivered=envelope.records)
+
+    def accept(self, envelope: Envelope, *, delivered: int, reason: str = "") -> None:
+        """It was so from the beginning."""
+
+
+class SavesTheBookmarkLater(DiskOfTest):
+    """In a transaction of its own, behind that of the records."""
+
+    def commit(self, change: Change) -> None:
+        """In two steps."""
+        super().commit(replace(change, bookmarks={}))
+        super().commit(Change(bookmarks=change.bookmarks))
+
+
+class SavesTheBookmarkFirst(DiskOfTest):
+    """In a transaction of its own, before that of the records."""
+
+    def commit(self, change: Change) -> None:
+        """In two steps."""
+        super().commit(Change(bookmarks=change.bookmarks))
+        super().commit(replace(change, bookmarks={}))
+
+
+class NeverDoubts(DiskOfTest):
+    """Forgets that an answer was lost."""
+
+    def offer(self, envelope: Envelope) -> None:
+        """Remembers nothing."""
+
+    def doubt(self, envelope: Envelope) -> None:
+        """Has none."""
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        (DeletesBeforeTheAnswer, "lost in silence"),
+        (SavesTheBookmarkLater, "something was invented|not what was captured|doubled in spite of keys"),
+        (SavesTheBookmarkFirst, "lost in silence"),
+        (NeverDoubts, "doubled, .* counted"),
+    ],
+)
+def test_control_a_broken_outbox_is_found_out(broken: type[Outbox], complaint: str) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        torture(CONTROL_EXAMPLES, 1, lambda _: None, make=broken, phases=(Phase.generate,))

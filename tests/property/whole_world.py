@@ -1,4 +1,4 @@
-"""An agent's life on a real disk: its collector and its flusher over the real outbox, a source, a moody backend, crashes.
+"""An agent's life on a real disk: the collector and the flusher over the real outbox, a source, a moody backend.
 
 Knows at each moment what was acknowledged, and says whether all of it is waiting, delivered, parked or named as lost.
 """
@@ -9,8 +9,7 @@ import random
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,7 +18,6 @@ import orjson
 from agent import body
 from agent.collector import Collector, describe, result_draft
 from agent.commands import Command, Result
-from agent.delivery import Hold, Retry
 from agent.flusher import Flusher
 from agent.sinks import QUERIES, TOPICS
 from agent.status import LinkStatus, Scoreboard
@@ -31,7 +29,7 @@ from storage.high_water import FILE_NAME as MARK
 from storage.outbox import FILE_NAME, Outbox
 from tests.fakes.clock import ManualClock
 from tests.fakes.inside import sql_of
-from tests.fakes.moody_backend import Killed, MoodyBackend, Mood
+from tests.fakes.moody_backend import Killed, Mood, MoodyBackend
 from tests.fakes.source import FakeSource
 
 WATCH = "default"
@@ -344,7 +342,7 @@ class World:
         assert len(missing) <= self._named() + spoilt, f"lost in silence: {sorted(missing)}"
         assert (waiting | parked) <= self.acknowledged, "something was invented"
         if not self.is_damaged:
-            assert (books.captured, books.lost) == (len(self.acknowledged), 0)
+            assert (books.captured, books.lost) == (len(self.acknowledged), 0), "the books hold not what was captured"
 
     def _spoilt(self) -> int:
         """Records in envelopes whose damage nobody has noticed yet."""
@@ -358,7 +356,7 @@ class World:
         return 1_000_000 if None in estimates else sum(estimate or 0 for estimate in estimates)
 
     def recover(self) -> None:
-        """Every fault is over and good records come: all must arrive, each once, but what is parked or named as lost."""
+        """Every fault is over and good records come: all arrive, each once, but what is parked or named as lost."""
         self.backend.mood, self.backend.is_deadly = Mood.WELL, False
         self.free_the_disk()
         last = self.source.rows
