@@ -13,6 +13,7 @@ from pathlib import Path
 from storage import books
 from storage.connection import STATEMENT_ERRORS, connect_readonly, explain
 from storage.envelope import Gap
+from storage.errors import OutboxInaccessible
 from storage.guard import guard
 from storage.outbox_file import FILE_NAME
 from storage.schema import COLUMNS, VERSION, identify
@@ -80,9 +81,9 @@ def audit(directory: Path) -> Audit:
     Raises OutboxForeign, OutboxNewer, OutboxInaccessible, OutboxDamaged, OutboxBroken.
     """
     path = directory / FILE_NAME
-    if not path.exists():
-        return Audit((), ())
     try:
+        if not path.exists():
+            return Audit((), ())
         with closing(connect_readonly(path)) as sql:
             version = identify(sql, path)
             if version == 0:
@@ -92,6 +93,8 @@ def audit(directory: Path) -> Audit:
             return Audit(tuple(_account(sql, topic, version) for topic in topics), tuple(books.gaps(sql)))
     except STATEMENT_ERRORS as error:
         raise explain(error) from error
+    except OSError as error:  # another user's directory
+        raise OutboxInaccessible(f"{directory} ({error.strerror})") from error
 
 
 def _account(sql: sqlite3.Connection, topic: str, version: int) -> Account:

@@ -52,6 +52,13 @@ def gaps(sql: sqlite3.Connection) -> list[Gap]:
     return [Gap(*row) for row in rows]
 
 
+def unnamed(sql: sqlite3.Connection, source: str) -> int:
+    """Records that the books call lost and no gap of `source` names; 0 when one of these knows no number."""
+    lost = sum(tally.lost for tally in read_all(sql).values())
+    named = [gap.estimate for gap in gaps(sql) if gap.source == source]
+    return 0 if None in named else max(0, lost - sum(estimate or 0 for estimate in named))
+
+
 def change(sql: sqlite3.Connection, topic: str, **by: int) -> None:
     """Adds to the numbers of a topic, which is opened when it is new."""
     numbers = numbers_of(sql, topic)

@@ -146,8 +146,10 @@ class _Rebuilding:
         lost = missing if self._books or self._mark is not None else None  # without books nobody can know
         gone = self._settle_bookmarks(sql)
         report = Report(self._reason, self._kept, sum(each.envelope.records for each in waiting), lost, gone)
-        if lost != 0 or gone:
-            books.enter_gap(sql, Gap(SOURCE, self._reason, None, None, lost, self._detail(waiting)), now)
+        # With them goes what was lost before and whose gap was lost now.
+        to_name = None if lost is None else max(lost, books.unnamed(sql, SOURCE))
+        if to_name != 0 or gone:
+            books.enter_gap(sql, Gap(SOURCE, self._reason, None, None, to_name, self._detail(waiting)), now)
         return report
 
     def _settle_bookmarks(self, sql: sqlite3.Connection) -> tuple[str, ...]:
