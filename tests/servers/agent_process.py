@@ -13,6 +13,7 @@ from agent.dev.server_process import wait_until
 
 ROOT = Path(__file__).parents[2]
 END_S = 20.0
+PROGRAM = "agent"
 Json = dict[str, Any]
 
 
@@ -62,20 +63,24 @@ def write(directory: Path, config: Json) -> Path:
 
 
 class AgentProcess:
-    """`with AgentProcess(path) as agent:` runs it; leaving kills what still runs. What it says is kept."""
+    """`with AgentProcess(path) as agent:` runs it; leaving kills what still runs. What it says is kept.
 
-    def __init__(self, config: Path) -> None:
+    `program`: another module that takes the same words, for the control of a test.
+    """
+
+    def __init__(self, config: Path, program: str = PROGRAM) -> None:
         self.config = config
+        self._program = program
         self.data_dir = config.parent / "data"
         self.log = config.parent / "agent.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Self:
-        """Starts it, again after an end; what it says is appended to the same log."""
-        words = [sys.executable, "-m", "agent", "--config", str(self.config), "--log-format", "json"]
+    def start(self, **variables: str) -> Self:
+        """Starts it, again after an end, with `variables` in its environment; what it says is appended to one log."""
+        words = [sys.executable, "-m", self._program, "--config", str(self.config), "--log-format", "json"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                words, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                words, cwd=ROOT, env=environment(**variables), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         return self
 
