@@ -46,24 +46,24 @@ class Moment:
     hears: str | None = None
 
 
-# In each play: one leaves a request that is carried out after the kill, the other an answer to nobody.
+# In each play: a request that is carried out after the kill, an answer to nobody, and a while of all kinds of weather.
 IN_FLIGHT = Moment("in flight", 0.02, Mishap.HANGS, lambda each: bool(each.records))
 STORED = Moment("stored", 0.02, Mishap.ANSWER_HANGS, lambda each: each.effect is not Effect.NONE)
+WORKING = Moment("working", 2.0, sees=lambda _: True)
+ALWAYS = (IN_FLIGHT, STORED, WORKING)
 REFUSED = Moment("refused", 0.02, Mishap.REFUSED, lambda each: each.mishap == Mishap.REFUSED and bool(each.records))
 MOMENTS = (
-    IN_FLIGHT,
-    STORED,
+    *ALWAYS,
     REFUSED,
     Moment("answered", 0.004, Mishap.FINE, lambda each: each.told),
-    Moment("working", 0.8, sees=lambda _: True),
-    Moment("starting", 1.5),
+    Moment("starting", 1.0),
 )
 
 
 def moments(kills: int, seed: int) -> list[Moment]:
-    """So many of MOMENTS in a random order, IN_FLIGHT and STORED among them."""
+    """So many of MOMENTS, at least three, in a random order, with those of ALWAYS."""
     rng = random.Random(seed)
-    drawn = [IN_FLIGHT, STORED, *rng.choices(MOMENTS, k=max(0, kills - 2))][:kills]
+    drawn = [*ALWAYS, *rng.choices(MOMENTS, k=kills - len(ALWAYS))]
     rng.shuffle(drawn)
     return drawn
 
