@@ -17,7 +17,7 @@ from types import MappingProxyType
 from agent.dev.postgres import wheel_bin_dir
 from agent.dev.server_process import wait_until
 from tests.faults.mishaps import Mishap
-from tests.faults.reckoning import Count, Effect, Exchange, count
+from tests.faults.reckoning import Count, Effect, Exchange, Json, count
 from tests.faults.unsteady_backend import UnsteadyBackend
 from tests.servers.agent_process import PROGRAM, AgentProcess, settings, write
 from tests.servers.mariadb import MariaDBServer, MariaDBTemplate
@@ -70,14 +70,17 @@ def moments(kills: int, seed: int) -> list[Moment]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was played and what came of it. `kills`: when each came; every one has hit a living process."""
+    """What was played and what came of it.
+
+    `kills`: when each came, every one has hit a living process; `stats`: what the agent itself said at its end.
+    """
 
     seed: int
     honours_keys: bool
     kills: tuple[str, ...]
     exchanges: tuple[Exchange, ...]
     executions: Counter[str]
-    gaps: int
+    stats: Json
 
     @property
     def count(self) -> Count:
@@ -97,7 +100,7 @@ class Outcome:
     def __str__(self) -> str:
         return (
             f"seed {self.seed}, keys {'honoured' if self.honours_keys else 'not honoured'}: {self.count}, "
-            f"{len(self.exchanges)} requests, {self.answers_lost} answers lost, {self.gaps} gaps, "
+            f"{len(self.exchanges)} requests, {self.answers_lost} answers lost, {self.stats['gaps']} gaps, "
             f"{dict(self.mishaps)}, killed: {', '.join(self.kills)}"
         )
 
@@ -130,10 +133,10 @@ class Play:
                 assert agent.end() == 0, self._told("the agent did not end in order")
             finally:
                 agent.kill()
-            gaps = backend.heartbeats[-1]["stats"]["gaps"]
+            stats = backend.heartbeats[-1]["stats"]
         # Only now no request is being carried out any more.
         names = tuple(each.name for each in kills)
-        return Outcome(self.seed, self.honours_keys, names, tuple(backend.exchanges), executions, gaps)
+        return Outcome(self.seed, self.honours_keys, names, tuple(backend.exchanges), executions, stats)
 
     def _kill(self, agent: AgentProcess, backend: UnsteadyBackend, kills: Sequence[Moment]) -> None:
         rng = random.Random(self.seed)

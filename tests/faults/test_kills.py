@@ -46,7 +46,7 @@ def demand_faults(outcome: Outcome) -> None:
 
 def demand_nothing_lost_or_doubled(outcome: Outcome) -> None:
     demand_faults(outcome)
-    assert (outcome.count.lost, outcome.count.unexcused, outcome.gaps) == (0, 0, 0), outcome
+    assert (outcome.count.lost, outcome.count.unexcused, outcome.stats["gaps"]) == (0, 0, 0), outcome
     effects = {each.effect for each in outcome.exchanges}
     if outcome.honours_keys:
         assert Effect.RECOGNISED in effects, outcome
@@ -56,7 +56,7 @@ def demand_nothing_lost_or_doubled(outcome: Outcome) -> None:
         assert outcome.count.doubled == may_have_come_twice(outcome.exchanges).total() > 0, outcome
 
 
-@pytest.mark.parametrize(("honours_keys", "seed"), [(True, 1), (False, 2)])
+@pytest.mark.parametrize(("honours_keys", "seed"), [(True, 20), (False, 17)])
 def test_four_kills_lose_and_double_no_row_of_the_slow_log(
     mariadb_customer: Customer, tmp_path: Path, honours_keys: bool, seed: int
 ) -> None:
@@ -64,7 +64,7 @@ def test_four_kills_lose_and_double_no_row_of_the_slow_log(
     demand_nothing_lost_or_doubled(play.run(moments(4, seed)))
 
 
-@pytest.mark.parametrize(("honours_keys", "seed", "kills"), [(True, 3, 4), (False, 4, 3)])
+@pytest.mark.parametrize(("honours_keys", "seed", "kills"), [(True, 19, 4), (False, 4, 3)])
 def test_kills_lose_and_double_no_call_of_postgres(
     postgres_customer: Customer, tmp_path: Path, honours_keys: bool, seed: int, kills: int
 ) -> None:
