@@ -17,7 +17,7 @@ from storage.findings import Describe, find
 from storage.guard import guard
 from storage.high_water import HighWater
 from storage.images import opened
-from storage.salvage import DAMAGED, MISSING, ROLLED_BACK
+from storage.salvage import DAMAGED, LOST_BOOKMARK, MISSING, ROLLED_BACK
 from storage.schema import COLUMNS, VERSION, has_shape, identify, installation_of
 
 CHECKED_BYTES = 64 * 1_048_576  # a larger file is not read through at each start; its rows are checked as they are read
@@ -97,7 +97,10 @@ def _is_behind(sql: sqlite3.Connection, version: int, mark: HighWater) -> bool:
         for now, then in zip(known.get(topic, (0, 0)), numbers, strict=False)
     )
     read = dict(sql.execute("SELECT name, at_seq FROM bookmark").fetchall()) if version == VERSION else {}
-    bookmarks = any((read.get(name) or 0) < at for name, at in mark.bookmarks.items())
+    noted = {name for (name,) in sql.execute("SELECT name FROM note").fetchall()}  # a rebuilt file knows what it lost
+    bookmarks = any(
+        (read.get(name) or 0) < at and f"{LOST_BOOKMARK}{name}" not in noted for name, at in mark.bookmarks.items()
+    )
     return last_seq(sql) < mark.high or books or bookmarks
 
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,12 +27,13 @@ from storage.connection import (
     make_durable,
 )
 from storage.diagnosis import diagnose
+from storage.directory import make_private
 from storage.envelope import Tally
 from storage.errors import OutboxBroken, OutboxDamaged, OutboxError, OutboxFull, OutboxGone, OutboxInaccessible
 from storage.findings import Describe
 from storage.guard import guard
 from storage.high_water import HighWater, HighWaterFile
-from storage.salvage import DAMAGED, finish_swap, salvage, sync_directory
+from storage.salvage import DAMAGED, finish_swap, salvage
 from storage.schema import VERSION, identify, installation_of, migrate
 
 FILE_NAME = "outbox.sqlite3"
@@ -173,6 +175,14 @@ class OutboxFile:
             raise OutboxInaccessible(f"{self.path.parent} ({error.strerror})") from error
         return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
 
+    def keep_aside(self, seq: int, body: bytes) -> None:
+        """Keeps what is left of a damaged envelope beside the file, where there is room for it."""
+        stamp = datetime.fromtimestamp(self._now(), UTC).strftime("%Y%m%dT%H%M%SZ")
+        with suppress(OSError):
+            aside = self.path.with_name(f"outbox.damaged-{stamp}-envelope-{seq}")
+            make_private(aside)
+            aside.write_bytes(body)
+
     def close(self) -> None:
         """Closes the file; what was committed is on the disk whether or not this is called."""
         with self._lock:
@@ -194,7 +204,7 @@ class OutboxFile:
             # Even opening needs a little: SQLite makes an index of its WAL.
             if not self._ballast.release():
                 raise
-            connection = self._open_or_rebuild(wrong)
+            connection = self._open_or_rebuild(wrong if self._may_rebuild() else None)
             self._widen_wal()
             return connection
 
@@ -209,7 +219,7 @@ class OutboxFile:
                     return self._connect()
                 except OutboxDamaged:
                     reason = DAMAGED
-            self._on_loss(str(salvage(self.path, reason, self._state, self._describe, self._now())))
+            self._rebuild(reason)
             return self._connect()
         except STATEMENT_ERRORS as error:
             raise self._or_full(explain(error)) from error
@@ -218,8 +228,21 @@ class OutboxFile:
         except OutboxError as error:
             raise self._or_full(error) from error
 
+    def _rebuild(self, reason: str) -> None:
+        if not self._may_rebuild():
+            raise OutboxDamaged(f"it was rebuilt less than {_HEAL_PAUSE_S:g} s ago")
+        needed, (free, _) = _bytes_of(self.path), self.free_bytes()
+        if free < needed:
+            raise OutboxFull(f"to rebuild a damaged outbox {needed:,} bytes are needed, {free:,} are free")
+        report = salvage(self.path, reason, self._state, self._describe, self._now())
+        self._healed_at = self._now()
+        self._on_loss(str(report))
+
+    def _may_rebuild(self) -> bool:
+        return abs(self._now() - self._healed_at) >= _HEAL_PAUSE_S
+
     def _connect(self) -> sqlite3.Connection:
-        _make_private(self.path)
+        make_private(self.path)
         connection = connect(self.path)
         try:
             version = identify(connection, self.path)
@@ -336,8 +359,7 @@ class OutboxFile:
     def _judged(self, error: OutboxError) -> OutboxError:
         """The error to raise; the file was rebuilt when that was what it needed."""
         self.is_tight = True
-        if isinstance(error, OutboxDamaged) and abs(self._now() - self._healed_at) >= _HEAL_PAUSE_S:
-            self._healed_at = self._now()
+        if isinstance(error, OutboxDamaged) and self._may_rebuild():
             if self._connection is not None:
                 close_as_it_is(self._connection, self.path)
                 self._connection = None
@@ -388,8 +410,5 @@ def _settle(wal: Path) -> None:
         raise OutboxBroken(f"{wal} ({error.strerror})") from error
 
 
-def _make_private(path: Path) -> None:
-    # Created by us, so that SQLite's umask never decides who may read it; -wal and -shm take over the mode.
-    if not path.exists():
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        sync_directory(path.parent)
+def _bytes_of(path: Path) -> int:
+    return sum(each.stat().st_size for each in (path, path.with_name(f"{path.name}-wal")) if each.exists())

@@ -5,10 +5,9 @@ What was lost is named by a gap in the rebuilt file. May be cut at any instant: 
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from storage import books
 from storage.books import FIELDS
 from storage.connection import connect
+from storage.directory import make_private, sync_directory
 from storage.envelope import Gap
 from storage.findings import Describe, Findings, Found, find, load, pending
 from storage.guard import guard
@@ -94,6 +94,7 @@ class _Rebuilding:
 
     def build(self, there: Images, rebuilt: Path, describe: Describe, now: float) -> Report:
         waiting = pending(self._found, self._books, self._mark.first if self._mark is not None else {})
+        make_private(rebuilt)
         with closing(connect(rebuilt)) as sql:
             for pragma in ("auto_vacuum=INCREMENTAL", "synchronous=FULL"):
                 sql.execute(f"PRAGMA {pragma}")
@@ -254,13 +255,3 @@ def _free_name(path: Path, now: float) -> str:
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
     names = (f"outbox.damaged-{stamp}{more}" for more in ("", *(f"-{number}" for number in range(2, 10_000))))
     return next(n for n in names if not path.with_name(n).exists() and not path.with_name(f"{n}-wal").exists())
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes what was created, renamed or deleted in it durable."""
-    with suppress(OSError):  # some file systems sync no directories
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
