@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage import books
-from storage.connection import connect_readonly, explain
+from storage.connection import STATEMENT_ERRORS, connect_readonly, explain
 from storage.envelope import Gap
 from storage.errors import OutboxInaccessible
 from storage.guard import guard
@@ -91,7 +91,7 @@ def audit(directory: Path) -> Audit:
             sql.execute("BEGIN")  # one snapshot, whatever a running agent does meanwhile
             topics = [row[0] for row in sql.execute(_TOPICS).fetchall()]
             return Audit(tuple(_account(sql, topic, version) for topic in topics), tuple(books.gaps(sql)))
-    except sqlite3.Error as error:
+    except STATEMENT_ERRORS as error:
         raise explain(error) from error
     except OSError as error:  # another user's directory
         raise OutboxInaccessible(f"{directory} ({error.strerror})") from error

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from storage.books import last_seq
-from storage.connection import connect_readonly, explain
+from storage.connection import STATEMENT_ERRORS, connect_readonly, explain
 from storage.errors import OutboxDamaged, OutboxForeign, OutboxNewer
 from storage.findings import Describe, find
 from storage.guard import guard
@@ -33,7 +33,7 @@ def diagnose(path: Path, mark: HighWater | None, describe: Describe) -> str | No
     Raises OutboxForeign, OutboxNewer, OutboxInaccessible, and sqlite3.Error for what is no damage.
     """
     if not path.exists():
-        return MISSING if mark is not None else None
+        return MISSING if mark is not None or _has_wal(path) else None
     if mark is None and _is_new(path):
         return None
     try:
@@ -46,7 +46,7 @@ def diagnose(path: Path, mark: HighWater | None, describe: Describe) -> str | No
             raise
     except OutboxDamaged:
         pass
-    except sqlite3.Error as error:
+    except STATEMENT_ERRORS as error:
         if not isinstance(explain(error), OutboxDamaged):
             raise
     return DAMAGED
@@ -65,6 +65,8 @@ def _examine(path: Path, mark: HighWater | None) -> str | None:
             return DAMAGED
         if version == VERSION and not all(_is_guarded(sql, table) for table in _GUARDED):
             return DAMAGED
+        if any(_would_repeat_numbers(sql, table) for table in ("envelope", "gap", "mark")):
+            return DAMAGED
         return ROLLED_BACK if mark is not None and _is_behind(sql, version, mark) else None
 
 
@@ -72,6 +74,13 @@ def _is_guarded(sql: sqlite3.Connection, table: str) -> bool:
     columns = ", ".join(COLUMNS[table])
     rows = sql.execute(f"SELECT {columns} FROM {table}").fetchall()
     return all(row[-1] == guard(table, *row[:-1]) for row in rows)
+
+
+def _would_repeat_numbers(sql: sqlite3.Connection, table: str) -> bool:
+    """Whether SQLite's memory of the highest number is below what is there: each new row would be refused."""
+    ((known,),) = sql.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = ?", (table,)).fetchall()
+    ((highest,),) = sql.execute(f"SELECT max({COLUMNS[table][0]}) FROM {table}").fetchall()
+    return bool(highest is not None and (known is None or known < highest))
 
 
 def _is_behind(sql: sqlite3.Connection, version: int, mark: HighWater) -> bool:
@@ -119,7 +128,7 @@ def _is_ours(path: Path, mark: HighWater | None, describe: Describe) -> bool:
     try:
         with closing(connect_readonly(path, alone=not _has_wal(path))) as sql:
             names = {row[0] for row in sql.execute("SELECT name FROM sqlite_master").fetchall()}
-    except sqlite3.Error:
+    except STATEMENT_ERRORS:
         if mark is not None:
             return True
         with opened(path) as there:

@@ -15,8 +15,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from storage import books
-from storage.ballast import Ballast
-from storage.connection import connect, explain, make_durable
+from storage.ballast import Ballast, reserve
+from storage.connection import (
+    PAGE_BYTES,
+    STATEMENT_ERRORS,
+    WAL_AUTOCHECKPOINT_PAGES,
+    close_as_it_is,
+    connect,
+    explain,
+    make_durable,
+)
 from storage.diagnosis import diagnose
 from storage.envelope import Tally
 from storage.errors import OutboxBroken, OutboxDamaged, OutboxError, OutboxFull, OutboxGone, OutboxInaccessible
@@ -29,11 +37,16 @@ from storage.schema import VERSION, identify, installation_of, migrate
 FILE_NAME = "outbox.sqlite3"
 _HEAL_PAUSE_S = 60.0  # a disk that damages everything at once is not to be filled with damaged files
 _CHUNK_BYTES = 1_048_576
+_FEWEST_PAGES = 8
 PROBE = "probe"
-_PROBE_BYTES = 65_536  # about what the delete of a large envelope writes
+_PLENTY_BYTES = 64 * 1_048_576
+_PROBE_BYTES = 40_960  # about what the delete of a large envelope writes
 
 _LOW = "SELECT min(seq) FROM envelope"
+_FIRST = "SELECT topic, (SELECT min(place) FROM envelope WHERE envelope.topic = tally.topic) FROM tally"
 _BOOKMARKS = "SELECT name, at_seq FROM bookmark"
+_PUT_PROBE = "INSERT OR REPLACE INTO note VALUES (?, ?, ?)"
+_PROBED = f"SELECT 1 FROM note WHERE name = '{PROBE}'"
 
 T = TypeVar("T")
 OnBooks = Callable[[str, Tally], None]
@@ -59,7 +72,7 @@ class OutboxFile:
         """Opens or creates it. `now` gives Unix seconds; `on_books` hears each topic's books at the start and after
         every change, in order; `on_loss` hears a sentence when a damaged file had to be rebuilt."""
         self.path = directory / FILE_NAME
-        self.is_tight = False  # there was no room for a commit, and nobody has shown yet that there is again
+        self.is_tight = False  # a commit failed, and no probe has shown yet that one succeeds again
         self._topics, self._now, self._describe = tuple(topics), now, describe
         self._on_books, self._on_loss = on_books, on_loss
         self._lock = threading.Lock()
@@ -84,7 +97,7 @@ class OutboxFile:
         with self._lock:
             try:
                 yield self._connection or self._open()
-            except sqlite3.Error as error:
+            except STATEMENT_ERRORS as error:
                 raise self._judged(explain(error)) from error
             except OutboxDamaged as error:
                 raise self._judged(error) from error
@@ -95,13 +108,25 @@ class OutboxFile:
         `draining`: room is made for it by all means, because it leads to more room.
         """
         with self._lock:
-            for make_room in (self._checkpoint, self._give_up_ballast) if draining else (self._checkpoint,):
-                try:
-                    return self._transact(work)
-                except OutboxFull:
-                    self.is_tight = True
-                    make_room()
-            return self._transact(work)
+            try:
+                return self._insist(lambda: self._guarded(lambda sql: self._commit(sql, work)), draining=draining)
+            except OutboxFull as error:
+                if draining and self._has_plenty():
+                    raise self._judged(OutboxDamaged(f"{error.detail}, but there is room")) from error
+                raise
+
+    def _has_plenty(self) -> bool:
+        """Whether there is room: a number of a page that is far too large looks to SQLite like a full disk."""
+        free, _ = self.free_bytes()
+        return free >= _PLENTY_BYTES and self._ballast.keep()
+
+    def shrink(self) -> bool:
+        """Gives a chunk of unused pages back to the file system; whether there was as much.
+
+        In chunks, because SQLite writes what it moves to the WAL first: at once it would need the space a second time.
+        """
+        with self._lock:
+            return self._insist(lambda: self._guarded(self._give_chunk_back), draining=True)
 
     def demand_there(self) -> None:
         """Raises OutboxGone when the file was deleted or moved: SQLite would go on writing into what nobody finds."""
@@ -123,16 +148,22 @@ class OutboxFile:
     def relax(self) -> None:
         """There is room: the ballast is kept again, where it fits."""
         with self._lock:
-            if self._ballast.keep():
-                self.is_tight = False
+            self._ballast.keep()
 
     def probe(self) -> None:
         """Raises OutboxFull unless a commit of some size succeeds now."""
-        note = (PROBE, "0" * _PROBE_BYTES)
-        put, remove = "INSERT OR REPLACE INTO note VALUES (?, ?, ?)", "DELETE FROM note WHERE name = ?"
-        self.write(lambda sql: sql.execute(put, (*note, guard("note", *note))).close(), draining=True)
-        self.write(lambda sql: sql.execute(remove, (PROBE,)).close(), draining=True)
+        self.write(_put_probe, draining=True)
         self.is_tight = False
+
+    def used_bytes(self) -> int:
+        """What stands in the file, without its unused pages."""
+        with self.reading() as sql:
+            return (_number(sql, "page_count") - _number(sql, "freelist_count")) * _number(sql, "page_size")
+
+    def unused_bytes(self) -> int:
+        """What can be stored without the file becoming longer."""
+        with self.reading() as sql:
+            return _number(sql, "freelist_count") * _number(sql, "page_size")
 
     def free_bytes(self) -> tuple[int, int]:
         """Bytes free on the disk for us, and its size."""
@@ -163,11 +194,14 @@ class OutboxFile:
             # Even opening needs a little: SQLite makes an index of its WAL.
             if not self._ballast.release():
                 raise
-            return self._open_or_rebuild(wrong)
+            connection = self._open_or_rebuild(wrong)
+            self._widen_wal()
+            return connection
 
     def _open_or_rebuild(self, wrong: str | None) -> sqlite3.Connection:
         try:
-            finish_swap(self.path)
+            if finish_swap(self.path):
+                self._on_loss("The outbox had been rebuilt before the last end; its gaps say what was lost")
             reason = wrong or diagnose(self.path, self._state, self._describe)
             if reason is None:
                 _settle(self.path.with_name(f"{self.path.name}-wal"))
@@ -177,7 +211,7 @@ class OutboxFile:
                     reason = DAMAGED
             self._on_loss(str(salvage(self.path, reason, self._state, self._describe, self._now())))
             return self._connect()
-        except sqlite3.Error as error:
+        except STATEMENT_ERRORS as error:
             raise self._or_full(explain(error)) from error
         except OSError as error:
             raise self._or_full(OutboxInaccessible(f"{self.path.parent} ({error.strerror})")) from error
@@ -190,14 +224,20 @@ class OutboxFile:
         try:
             version = identify(connection, self.path)
             make_durable(connection)
+            # What is not in the file yet when the disk becomes full has to fit into half of the ballast: only what is
+            # checkpointed makes room in the WAL for the deletes.
+            connection.execute(f"PRAGMA wal_autocheckpoint={self._checkpoint_pages}").fetchall()
             migrate(connection, version)
-            self._ballast.keep()
+            self.is_tight = not self._ballast.keep()
             self._commit(connection, self._begin)
-        except sqlite3.Error as error:
-            connection.close()
+        except STATEMENT_ERRORS as error:
+            close_as_it_is(connection, self.path)
+            if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY" and os.access(self.path, os.W_OK):
+                # We may write it: it is a number in its head that forbids it to SQLite.
+                raise OutboxDamaged(f"{self.path} ({error})") from error
             raise explain(error) from error
         except BaseException:
-            connection.close()
+            close_as_it_is(connection, self.path)
             raise
         self._connection, self._inode = connection, self.path.stat().st_ino
         return connection
@@ -208,18 +248,35 @@ class OutboxFile:
         for topic in self._topics:
             if topic not in known:
                 books.change(sql, topic)
+        if self._ballast.is_kept and sql.execute(_PROBED).fetchone() is None:
+            _put_probe(sql)
         if self._state is not None and self._state.installation == installation_of(sql) and self._state.offered:
             books.doubt(sql, self._state.offered)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _insist(self, act: Callable[[], T], *, draining: bool) -> T:
+        for make_room in (self._checkpoint, self._give_up_ballast) if draining else (self._checkpoint,):
+            try:
+                return act()
+            except OutboxFull:
+                make_room()
+        return act()
+
+    def _guarded(self, act: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            return self._commit(self._connection or self._open(), work)
-        except sqlite3.Error as error:
+            return act(self._connection or self._open())
+        except STATEMENT_ERRORS as error:
             raise self._judged(explain(error)) from error
         except OutboxDamaged as error:
             raise self._judged(error) from error
+
+    def _give_chunk_back(self, sql: sqlite3.Connection) -> bool:
+        if _number(sql, "freelist_count") < self._checkpoint_pages:
+            return False
+        # execute() would free a single page; executescript runs the pragma to its end.
+        sql.executescript(f"PRAGMA incremental_vacuum({self._checkpoint_pages}); PRAGMA wal_checkpoint(PASSIVE)")
+        return True
 
     def _commit(self, sql: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
         # IMMEDIATE: a deferred transaction that turns into a writer gets SQLITE_BUSY despite the timeout.
@@ -232,7 +289,7 @@ class OutboxFile:
             state = self._state_of(sql, tallies)
             sql.execute("COMMIT")
         except BaseException:
-            with suppress(sqlite3.Error):
+            with suppress(*STATEMENT_ERRORS):
                 sql.execute("ROLLBACK")
             raise
         self._state = state
@@ -252,25 +309,37 @@ class OutboxFile:
             offered=self._state.offered if self._state is not None and self._connection is not None else 0,
             books={topic: tuple(getattr(tally, name) for name in books.FIELDS) for topic, tally in tallies.items()},
             bookmarks={name: at for name, at in sql.execute(_BOOKMARKS).fetchall() if at is not None},
+            first={topic: high + 1 if at is None else at for topic, at in sql.execute(_FIRST).fetchall()},
         )
 
     def _checkpoint(self) -> None:
         if self._connection is not None:
-            with suppress(sqlite3.Error):
+            with suppress(*STATEMENT_ERRORS):
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _give_up_ballast(self) -> None:
-        self._ballast.release()
-        self._checkpoint()
+        if self._ballast.release():
+            self._checkpoint()
+            self._widen_wal()
+
+    def _widen_wal(self) -> None:
+        # At once, before somebody else takes what was given up: from now on the WAL has the room that a drain needs.
+        # SQLite keeps no lock on this file that a close could drop, and takes zeros for its end.
+        reserve(self.path.with_name(f"{self.path.name}-wal"), self._checkpoint_pages * PAGE_BYTES)
+
+    @property
+    def _checkpoint_pages(self) -> int:
+        return max(_FEWEST_PAGES, min(WAL_AUTOCHECKPOINT_PAGES, self._ballast.bytes // 2 // PAGE_BYTES))
 
     # -- failures ----------------------------------------------------------------------------------------------
 
     def _judged(self, error: OutboxError) -> OutboxError:
         """The error to raise; the file was rebuilt when that was what it needed."""
+        self.is_tight = True
         if isinstance(error, OutboxDamaged) and abs(self._now() - self._healed_at) >= _HEAL_PAUSE_S:
             self._healed_at = self._now()
             if self._connection is not None:
-                self._connection.close()
+                close_as_it_is(self._connection, self.path)
                 self._connection = None
             self._open(DAMAGED)
         return self._or_full(error)
@@ -284,6 +353,17 @@ class OutboxFile:
         except OSError:
             return error
         return OutboxFull(error.detail) if not disk.f_bavail or (disk.f_files and not disk.f_favail) else error
+
+
+def _number(sql: sqlite3.Connection, pragma: str) -> int:
+    ((number,),) = sql.execute(f"PRAGMA {pragma}").fetchall()
+    return int(number)
+
+
+def _put_probe(sql: sqlite3.Connection) -> None:
+    # Replaced in its place each time: on a full disk the file cannot grow.
+    note = (PROBE, "0" * _PROBE_BYTES)
+    sql.execute(_PUT_PROBE, (*note, guard("note", *note))).close()
 
 
 def _make_directory(directory: Path) -> None:
