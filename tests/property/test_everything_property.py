@@ -19,7 +19,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -197,7 +197,13 @@ def torture(
     """
     machine, happened = _counting(make, progress)
     chosen = settings(
-        max_examples=examples, stateful_step_count=STEPS, database=None, phases=phases, report_multiple_bugs=False
+        max_examples=examples,
+        stateful_step_count=STEPS,
+        database=None,
+        phases=phases,
+        report_multiple_bugs=False,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(hypothesis.seed(seed)(machine), settings=chosen)
     return dict(happened)
