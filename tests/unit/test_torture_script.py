@@ -4,9 +4,11 @@ that it prints is not the one it plays with; one part that breaks keeps the othe
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from types import ModuleType
 
 import pytest
@@ -113,3 +115,9 @@ def test_the_smallest_scale_plays_what_makes_sense(parts: dict[str, Played]) -> 
 @pytest.mark.parametrize("words", [["--scale", "0"], ["--scale", "-1"], ["--only", "dance"], ["--seed", "x"]])
 def test_a_usage_error_plays_nothing(parts: dict[str, Played], words: list[str]) -> None:
     assert (run(*words).exit_code, parts["kills"].calls) == (2, [])
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+def test_every_part_is_there(part: Part) -> None:
+    names = list(inspect.signature(import_module(part.module).torture).parameters)
+    assert names[1:3] == ["seed", "progress"]
