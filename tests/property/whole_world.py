@@ -26,14 +26,14 @@ from storage.ballast import NAMES
 from storage.envelope import Change, Envelope, Tally
 from storage.errors import OutboxError, OutboxFull
 from storage.high_water import FILE_NAME as MARK
-from storage.outbox import FILE_NAME, Outbox
+from storage.outbox import Outbox
 from tests.fakes.clock import ManualClock
 from tests.fakes.inside import sql_of
 from tests.fakes.moody_backend import Killed, Mood, MoodyBackend
 from tests.fakes.source import FakeSource
+from tests.property.mischief import SHM, WAL
 
 WATCH = "default"
-WAL, SHM = f"{FILE_NAME}-wal", f"{FILE_NAME}-shm"
 HOLD_S = 30.0
 ROUNDS, ROUND_S, ROUND_STEPS = 4, 4_000.0, 5_000
 
