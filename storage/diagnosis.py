@@ -16,12 +16,13 @@ from storage.findings import Describe, find
 from storage.guard import guard
 from storage.high_water import HighWater
 from storage.images import opened
-from storage.salvage import DAMAGED, MISSING, ROLLED_BACK
+from storage.salvage import DAMAGED, LOST_BOOKMARK, MISSING, ROLLED_BACK
 from storage.schema import COLUMNS, VERSION, has_shape, identify
 
 CHECKED_BYTES = 64 * 1_048_576  # a larger file is not read through at each start; its rows are checked as they are read
 
 _HIGH = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
+_GIVEN_UP = f"SELECT substr(name, {len(LOST_BOOKMARK) + 1}) FROM note WHERE name GLOB '{LOST_BOOKMARK}*'"
 _GUARDED = ("tally", "bookmark", "note")
 
 
@@ -90,7 +91,10 @@ def _is_behind(sql: sqlite3.Connection, version: int, mark: HighWater) -> bool:
         for now, then in zip(known.get(topic, (0, 0)), numbers, strict=False)
     )
     read = dict(sql.execute("SELECT name, at_seq FROM bookmark").fetchall()) if version == VERSION else {}
-    bookmarks = any((read.get(name) or 0) < at for name, at in mark.bookmarks.items())
+    given_up = {
+        name for (name,) in sql.execute(_GIVEN_UP).fetchall()
+    }  # by a rebuild after which the mark was not written
+    bookmarks = any((read.get(name) or 0) < at for name, at in mark.bookmarks.items() if name not in given_up)
     return high < mark.high or books or bookmarks
 
 
