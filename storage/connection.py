@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -35,6 +36,8 @@ _PRAGMAS = (
     # Debian's SQLite overwrites every deleted page: 20 MB of deletes would write 20 MB of WAL on a full disk.
     "PRAGMA secure_delete=FAST",
 )
+# What a statement raises: where SQLite complains in bytes of a damaged file, Python cannot even read the complaint.
+STATEMENT_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _FULL = 2  # what PRAGMA synchronous answers for FULL
 
 
@@ -73,6 +76,18 @@ def make_durable(connection: sqlite3.Connection) -> None:
     demand_durable(connection)
 
 
+def close_as_it_is(connection: sqlite3.Connection, path: Path) -> None:
+    """Closes the only connection that writes `path` without what SQLite does at the last one: merge the WAL into the
+    file and delete it. Where the file is too damaged to be opened a second time it does."""
+    witness = connect_readonly(path)
+    try:
+        with suppress(*STATEMENT_ERRORS):
+            witness.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        connection.close()
+    finally:
+        witness.close()
+
+
 def demand_durable(connection: sqlite3.Connection) -> None:
     """Raises OutboxNotDurable unless a commit on this connection means: on the disk."""
     (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
@@ -81,10 +96,13 @@ def demand_durable(connection: sqlite3.Connection) -> None:
         raise OutboxNotDurable(f"journal_mode is {mode}, synchronous is {synchronous}")
 
 
-def explain(error: sqlite3.Error) -> OutboxError:
+def explain(error: sqlite3.Error | UnicodeDecodeError) -> OutboxError:
     """The coded error for what SQLite reported: no room, no access, damaged, or broken."""
     name = getattr(error, "sqlite_errorname", "") or ""
     text = f"{name or type(error).__name__}: {error}"
+    # And what Python says of a text that SQLite took as it was.
+    if isinstance(error, UnicodeDecodeError) or str(error).startswith("Could not decode to UTF-8"):
+        return OutboxDamaged(text)
     if name in {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}:
         return OutboxFull(text)
     if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB":

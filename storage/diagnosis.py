@@ -10,18 +10,20 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from storage.connection import connect_readonly, explain
+from storage.books import last_seq
+from storage.connection import STATEMENT_ERRORS, connect_readonly, explain
 from storage.errors import OutboxDamaged, OutboxForeign, OutboxNewer
 from storage.findings import Describe, find
 from storage.guard import guard
 from storage.high_water import HighWater
 from storage.images import opened
 from storage.salvage import DAMAGED, MISSING, ROLLED_BACK
-from storage.schema import COLUMNS, VERSION, has_shape, identify
+from storage.schema import COLUMNS, VERSION, has_shape, identify, installation_of
 
 CHECKED_BYTES = 64 * 1_048_576  # a larger file is not read through at each start; its rows are checked as they are read
 
-_HIGH = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
+_JOURNAL_MAGIC, _JOURNAL_HEAD_BYTES = bytes.fromhex("d9d505f920a163d7"), 28
+_PAGES_BEFORE = slice(16, 20)  # of the file that the journal belongs to
 _GUARDED = ("tally", "bookmark", "note")
 
 
@@ -31,10 +33,9 @@ def diagnose(path: Path, mark: HighWater | None, describe: Describe) -> str | No
     Raises OutboxForeign, OutboxNewer, OutboxInaccessible, and sqlite3.Error for what is no damage.
     """
     if not path.exists():
-        return MISSING if mark is not None else None
-    if path.stat().st_size == 0:
-        # SQLite deletes a WAL beside an empty file.
-        return DAMAGED if mark is not None or _has_wal(path) else None
+        return MISSING if mark is not None or _has_wal(path) else None
+    if mark is None and _is_new(path):
+        return None
     try:
         return _examine(path, mark)
     except OutboxForeign:
@@ -45,13 +46,15 @@ def diagnose(path: Path, mark: HighWater | None, describe: Describe) -> str | No
             raise
     except OutboxDamaged:
         pass
-    except sqlite3.Error as error:
+    except STATEMENT_ERRORS as error:
         if not isinstance(explain(error), OutboxDamaged):
             raise
     return DAMAGED
 
 
 def _examine(path: Path, mark: HighWater | None) -> str | None:
+    if path.stat().st_size == 0:
+        return DAMAGED  # SQLite would delete the WAL beside it
     with closing(connect_readonly(path, alone=not _has_wal(path))) as sql:
         version = identify(sql, path)
         if version == 0:
@@ -62,6 +65,8 @@ def _examine(path: Path, mark: HighWater | None) -> str | None:
             return DAMAGED
         if version == VERSION and not all(_is_guarded(sql, table) for table in _GUARDED):
             return DAMAGED
+        if any(_would_repeat_numbers(sql, table) for table in ("envelope", "gap", "mark")):
+            return DAMAGED
         return ROLLED_BACK if mark is not None and _is_behind(sql, version, mark) else None
 
 
@@ -71,9 +76,20 @@ def _is_guarded(sql: sqlite3.Connection, table: str) -> bool:
     return all(row[-1] == guard(table, *row[:-1]) for row in rows)
 
 
+def _would_repeat_numbers(sql: sqlite3.Connection, table: str) -> bool:
+    """Whether SQLite's memory of the highest number is below what is there: each new row would be refused."""
+    ((known,),) = sql.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = ?", (table,)).fetchall()
+    ((highest,),) = sql.execute(f"SELECT max({COLUMNS[table][0]}) FROM {table}").fetchall()
+    return bool(highest is not None and (known is None or known < highest))
+
+
 def _is_behind(sql: sqlite3.Connection, version: int, mark: HighWater) -> bool:
-    """Whether the file does not know what was committed before the mark was written."""
-    ((high,),) = sql.execute(_HIGH).fetchall()
+    """Whether the file does not know what was committed before the mark was written.
+
+    A mark of another installation says nothing: somebody has put another outbox here.
+    """
+    if installation_of(sql) != mark.installation:
+        return False
     known = {topic: row for topic, *row in sql.execute("SELECT topic, captured, delivered FROM tally").fetchall()}
     books = any(
         now < then
@@ -82,12 +98,24 @@ def _is_behind(sql: sqlite3.Connection, version: int, mark: HighWater) -> bool:
     )
     read = dict(sql.execute("SELECT name, at_seq FROM bookmark").fetchall()) if version == VERSION else {}
     bookmarks = any((read.get(name) or 0) < at for name, at in mark.bookmarks.items())
-    return high < mark.high or books or bookmarks
+    return last_seq(sql) < mark.high or books or bookmarks
 
 
 def _has_wal(path: Path) -> bool:
     wal = path.with_name(f"{path.name}-wal")
     return wal.exists() and wal.stat().st_size > 0
+
+
+def _is_new(path: Path) -> bool:
+    """Whether there is nothing in it: also when its making was cut, and the journal beside it will undo everything."""
+    if path.stat().st_size == 0:
+        return not _has_wal(path)
+    journal = path.with_name(f"{path.name}-journal")
+    if not journal.exists():
+        return False
+    with journal.open("rb") as file:
+        head = file.read(_JOURNAL_HEAD_BYTES)
+    return head.startswith(_JOURNAL_MAGIC) and head[_PAGES_BEFORE] == bytes(4)
 
 
 def _has_our_shape(path: Path) -> bool:
@@ -100,7 +128,7 @@ def _is_ours(path: Path, mark: HighWater | None, describe: Describe) -> bool:
     try:
         with closing(connect_readonly(path, alone=not _has_wal(path))) as sql:
             names = {row[0] for row in sql.execute("SELECT name FROM sqlite_master").fetchall()}
-    except sqlite3.Error:
+    except STATEMENT_ERRORS:
         if mark is not None:
             return True
         with opened(path) as there:

@@ -22,7 +22,7 @@ Where = tuple[int, int, int]  # page (0: a stray one), age of its version (numbe
 
 _KEY = re.compile(r"(?P<installation>[0-9a-f]{16})-(?P<seq>\d{1,18})-(?P<short>[0-9a-f]{16})(?P<half>(?:\.[01])*)")
 _PENDING = FIELDS.index("pending")
-_CHAINS = 2  # so many ages of overflow pages are tried for a row
+_OF_THE_FILE = 1 << 30  # older than every version in a WAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,11 @@ class Found:
     def age(self) -> int:
         number, age, _ = self.where
         return age if number else 0
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it may have been settled since that version of its page was written."""
+        return self.age > 0 or not self.where[0]
 
 
 @dataclass(slots=True)
@@ -77,36 +82,44 @@ def load(there: Images, found: Found, describe: Describe, installation: str | No
 
 def mended(envelope: Envelope, describe: Describe, installation: str | None) -> Envelope | None:
     """The envelope with what its body tells about it where its row is damaged; None when the body is damaged."""
-    if envelope.is_intact:
+    if envelope.is_intact and envelope.guard is not None:
         return envelope
     digest = hashlib.sha256(envelope.body)
     short = digest.hexdigest()[:16]
     named = _KEY.fullmatch(envelope.key)
-    is_named = named is not None and named["short"] == short and not named["half"]
+    is_half = named is not None and bool(named["half"])
+    is_named = named is not None and named["short"] == short and not is_half
     told = describe(envelope.body) if is_named or digest.digest() == envelope.sha256 else None
     if told is None:
-        return None
+        return envelope if envelope.is_intact else None
     seq = int(named["seq"]) if named is not None and is_named else envelope.seq
     key = envelope.key
-    if not (named is not None and named["half"]):  # the key of a half was made from a body that is not there any more
+    if not is_half:  # the key of a half was made from a body that is not there any more
         key = f"{installation or (named['installation'] if named else 'mended')}-{seq}-{short}"
     place = envelope.place if 0 < envelope.place <= seq else seq
-    return Envelope(seq, told[0], place, key, told[1], envelope.body, digest.digest(), envelope.created_at, True)
+    whole = Envelope(seq, told[0], place, key, told[1], envelope.body, digest.digest(), envelope.created_at)
+    if envelope.is_intact and replace(envelope, doubtful=False) == whole:
+        return envelope
+    return replace(whole, doubtful=True)
 
 
-def pending(found: Findings, books: Mapping[str, tuple[int, ...]], low: int) -> list[Found]:
-    """The envelopes that still wait: not settled (below `low`), not split, not parked; in the order of their numbers.
+def pending(found: Findings, books: Mapping[str, tuple[int, ...]], first: Mapping[str, int]) -> list[Found]:
+    """The envelopes that still wait, in the order of their numbers: not split, not parked, not settled, which is what
+    stood before the `first` place of its topic.
 
-    Of those that stand only in older versions of pages so many are taken as the `books` miss.
+    Of those that stand only in older versions of pages so many are taken as the `books` miss, the newest first: the
+    others were rather settled since.
     """
     named = {*found.envelopes, *found.parked}
     waiting = [
         each
         for key, each in found.envelopes.items()
-        if each.envelope.seq >= low and key not in found.parked and not {f"{key}.0", f"{key}.1"} & named
+        if each.envelope.place >= first.get(each.envelope.topic, 0)
+        and key not in found.parked
+        and not {f"{key}.0", f"{key}.1"} & named
     ]
     chosen = [each for each in waiting if each.age == 0]
-    for each in sorted((each for each in waiting if each.age > 0), key=lambda each: each.envelope.seq):
+    for each in sorted((each for each in waiting if each.age > 0), key=lambda each: each.envelope.place, reverse=True):
         missing = _missing(each.envelope.topic, chosen, books)
         if missing is None or missing >= each.envelope.records:
             chosen.append(each)
@@ -130,14 +143,21 @@ def _rows(there: Images) -> Iterator[tuple[pages.Row, Where]]:
     for number in there.numbers:
         if number in free:
             continue  # what stands there was deleted
-        for age in range(len(there.versions(number))):
-            for chain in range(age, age + (_CHAINS if there.frames else 1)):
+        versions = len(there.versions(number))
+        for age in range(versions):
+            for chain in _chains(age, is_last=age == versions - 1) if there.frames else (age,):
                 where = (number, age, chain)
                 for row in _rows_at(there, where):
                     yield row, where
     for stray in range(len(there.strays)):
         for row in _rows_at(there, (0, stray, 0)):
             yield row, (0, stray, 0)
+
+
+def _chains(age: int, *, is_last: bool) -> tuple[int, ...]:
+    """Of which ages the pages of overflow are tried: a page that is written anew may have a row whose rest is not,
+    and what stands in the file may belong to a WAL that is not the one beside it."""
+    return (age, age + 1, _OF_THE_FILE) if is_last else (age, age + 1)
 
 
 def _rows_at(there: Images, where: Where) -> Iterator[pages.Row]:

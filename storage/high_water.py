@@ -23,6 +23,7 @@ _DIGEST_CHARACTERS = 32
 class HighWater:
     """What the mark says. `high`: the highest sequence number ever given; `low`: everything below it is settled.
 
+    `first`: the place in the order of sending where the first of each topic waits; what stood before is settled.
     `offered`: the envelope whose request may be on its way, 0 when none is. `books`: the numbers of each topic, in the
     order of `books.FIELDS`; `bookmarks`: the highest sequence number there was when each bookmark was last saved.
     """
@@ -34,6 +35,7 @@ class HighWater:
     offered: int = 0
     books: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     bookmarks: Mapping[str, int] = field(default_factory=dict)
+    first: Mapping[str, int] = field(default_factory=dict)
 
 
 class HighWaterFile:
@@ -92,7 +94,8 @@ def _packed(number: int, state: HighWater) -> bytes:
     fields = (number, state.format, state.high, state.low, state.offered, state.installation)
     text = ""
     # What does not fit any more, with very many databases, is left out: a guard less.
-    for maps in ((dict(state.books), dict(state.bookmarks)), (dict(state.books), {}), ({}, {})):
+    books, first = dict(state.books), dict(state.first)
+    for maps in ((books, dict(state.bookmarks), first), (books, {}, first), ({}, {}, {})):
         text = json.dumps([*fields, *maps], separators=(",", ":"))
         if len(text) + _DIGEST_CHARACTERS + 1 <= _SLOT_BYTES:
             break
@@ -106,9 +109,9 @@ def _unpacked(slot: bytes) -> tuple[int, HighWater] | None:
         return None
     if digest != _digest(text):
         return None
-    number, version, high, low, offered, installation, books, bookmarks = json.loads(text)
+    number, version, high, low, offered, installation, books, bookmarks, *more = json.loads(text)
     numbers = {topic: tuple(row) for topic, row in books.items()}
-    return number, HighWater(version, installation, high, low, offered, numbers, bookmarks)
+    return number, HighWater(version, installation, high, low, offered, numbers, bookmarks, more[0] if more else {})
 
 
 def _digest(text: str) -> str:

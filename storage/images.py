@@ -12,10 +12,9 @@ from pathlib import Path
 from storage.pages import next_page
 
 _DEFAULT_PAGE_BYTES = 4_096
+_PAGE_SIZES = frozenset(512 << power for power in range(7))
 _WAL_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 _WAL_MAGIC = 0x377F0682
-_MAX_CHAIN = 262_144
-_MOST_PAGES = 1 << 24  # 64 GiB; a larger number is damage, and would be counted up to
 _POINTERS_AT = 32  # of the freelist, in the file's header
 
 
@@ -32,10 +31,10 @@ class Images:
     strays: list[bytes] = field(default_factory=list)
 
     @property
-    def numbers(self) -> range:
-        """The numbers of all pages there may be."""
+    def numbers(self) -> list[int]:
+        """The numbers of all pages there are, in order; a damaged number may be far away from the others."""
         in_file = -(-len(self.content) // self.page_bytes)
-        return range(1, max(in_file, *self.frames, 0) + 1)
+        return [*range(1, in_file + 1), *sorted(number for number in self.frames if number > in_file)]
 
     def versions(self, number: int) -> list[bytes]:
         """What stands in that page, newest first; the last is the file's."""
@@ -48,7 +47,9 @@ class Images:
         """The content of a chain of overflow pages, from versions that are `age` steps older where there are."""
         parts: list[bytes] = []
         number, left = first, wanted
-        for _ in range(min(_MAX_CHAIN, wanted // (self.page_bytes - 4) + 2)):
+        if wanted > len(self.content) + len(self.frames) * self.page_bytes:
+            return None  # a chain that bites its tail has as much as one likes
+        for _ in range(wanted // (self.page_bytes - 4) + 2):
             if left <= 0:
                 break
             versions = self.versions(number) if number else []
@@ -65,7 +66,7 @@ class Images:
         pages: set[int] = set()
         versions = self.versions(1)
         trunk = struct.unpack_from(">I", versions[0], _POINTERS_AT)[0] if versions else 0
-        while trunk and trunk not in pages and trunk in self.numbers:
+        while trunk and trunk not in pages and self.versions(trunk):
             pages.add(trunk)
             page = self.versions(trunk)[0]
             following, count = struct.unpack_from(">II", page)
@@ -84,9 +85,9 @@ def opened(path: Path) -> Iterator[Images]:
     """
     wal = _bytes_of(path.with_name(f"{path.name}-wal"))
     with _mapped(path) as content:
-        images = Images(content, _page_bytes(content[:18], wal))
+        images = Images(content, _page_bytes(content, wal))
         for number, page in _frames(wal, images.page_bytes):
-            if 0 < number < _MOST_PAGES:
+            if number:
                 images.frames.setdefault(number, []).append(page)
             else:
                 images.strays.append(page)
@@ -115,14 +116,19 @@ def _bytes_of(path: Path) -> bytes:
         return b""
 
 
-def _page_bytes(content: bytes, wal: bytes) -> int:
-    candidates = []
-    if len(content) >= 18:
-        candidates.append(struct.unpack_from(">H", content, 16)[0])
-    if len(wal) >= 12:
-        candidates.append(struct.unpack_from(">I", wal, 8)[0])
-    fitting = [size for size in candidates if size in {512 << power for power in range(7)}]
-    # Ours are made with the default; another size in a damaged header would make nonsense of everything.
+def _page_bytes(content: bytes | mmap.mmap, wal: bytes) -> int:
+    """Ours are made with the default; another size in a header is believed only where the size of its file agrees.
+
+    A damaged one would make nonsense of everything.
+    """
+    believed = []
+    if len(content) >= 32:
+        (size,), (count,) = struct.unpack_from(">H", content, 16), struct.unpack_from(">I", content, 28)
+        believed += [size] * (size * count == len(content))
+    if len(wal) > _WAL_HEADER_BYTES:
+        (size,) = struct.unpack_from(">I", wal, 8)
+        believed += [size] * ((len(wal) - _WAL_HEADER_BYTES) % (_FRAME_HEADER_BYTES + size) == 0)
+    fitting = [size for size in believed if size in _PAGE_SIZES]
     return _DEFAULT_PAGE_BYTES if _DEFAULT_PAGE_BYTES in fitting or not fitting else fitting[0]
 
 

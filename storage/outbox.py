@@ -28,7 +28,6 @@ _HEAD = f"""
 """
 _INSERT = f"INSERT INTO envelope ({_COLUMNS}) VALUES ({', '.join('?' * len(COLUMNS['envelope']))})"
 _PARK = "INSERT INTO parked VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
 _LAST_MARK = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'mark'"
 _PRUNE_MARKS = "DELETE FROM mark WHERE id <= (SELECT id FROM mark ORDER BY id DESC LIMIT 1 OFFSET ?)"
 
@@ -87,7 +86,7 @@ class Outbox:
         self._file.write(lambda sql: self._commit(sql, change), draining=not change.drafts)
 
     def _commit(self, sql: sqlite3.Connection, change: Change) -> None:
-        seq = _last(sql, _LAST_SEQ)
+        seq = books.last_seq(sql)
         for draft in change.drafts:
             seq += 1
             self._insert(sql, draft, seq)
@@ -103,7 +102,8 @@ class Outbox:
             else:
                 sql.execute("INSERT OR REPLACE INTO note VALUES (?, ?, ?)", (name, text, guard("note", name, text)))
         for name in change.marks:
-            number = _last(sql, _LAST_MARK) + 1
+            ((last,),) = sql.execute(_LAST_MARK).fetchall()
+            number = last + 1
             sql.execute("INSERT OR IGNORE INTO mark VALUES (?, ?, ?)", (number, name, guard("mark", number, name)))
         if change.marks:
             sql.execute(_PRUNE_MARKS, (MARKS_KEPT,))
@@ -179,7 +179,7 @@ class Outbox:
             raise ValueError("the halves do not hold what the envelope holds")
 
         def settle(sql: sqlite3.Connection) -> None:
-            seq = _last(sql, _LAST_SEQ)
+            seq = books.last_seq(sql)
             _delete(sql, envelope)
             for number, draft in enumerate((first, second)):
                 half = replace(envelope, seq=seq + 1 + number, key=f"{envelope.key}.{number}", records=draft.records)
@@ -284,11 +284,6 @@ class Outbox:
     def close(self) -> None:
         """Closes the file; what was committed is on the disk whether or not this is called."""
         self._file.close()
-
-
-def _last(sql: sqlite3.Connection, statement: str) -> int:
-    ((number,),) = sql.execute(statement).fetchall()
-    return int(number)
 
 
 def _leave(sql: sqlite3.Connection, envelope: Envelope, **settled: int) -> None:

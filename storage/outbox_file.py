@@ -16,7 +16,15 @@ from typing import TypeVar
 
 from storage import books
 from storage.ballast import Ballast, reserve
-from storage.connection import PAGE_BYTES, WAL_AUTOCHECKPOINT_PAGES, connect, explain, make_durable
+from storage.connection import (
+    PAGE_BYTES,
+    STATEMENT_ERRORS,
+    WAL_AUTOCHECKPOINT_PAGES,
+    close_as_it_is,
+    connect,
+    explain,
+    make_durable,
+)
 from storage.diagnosis import diagnose
 from storage.envelope import Tally
 from storage.errors import OutboxBroken, OutboxDamaged, OutboxError, OutboxFull, OutboxGone, OutboxInaccessible
@@ -24,21 +32,21 @@ from storage.findings import Describe
 from storage.guard import guard
 from storage.high_water import HighWater, HighWaterFile
 from storage.salvage import DAMAGED, finish_swap, salvage, sync_directory
-from storage.schema import INSTALLATION, VERSION, identify, migrate
+from storage.schema import VERSION, identify, installation_of, migrate
 
 FILE_NAME = "outbox.sqlite3"
 _HEAL_PAUSE_S = 60.0  # a disk that damages everything at once is not to be filled with damaged files
 _CHUNK_BYTES = 1_048_576
 _FEWEST_PAGES = 8
 PROBE = "probe"
+_PLENTY_BYTES = 64 * 1_048_576
 _PROBE_BYTES = 40_960  # about what the delete of a large envelope writes
 
-_HIGH = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
 _LOW = "SELECT min(seq) FROM envelope"
+_FIRST = "SELECT topic, (SELECT min(place) FROM envelope WHERE envelope.topic = tally.topic) FROM tally"
 _BOOKMARKS = "SELECT name, at_seq FROM bookmark"
 _PUT_PROBE = "INSERT OR REPLACE INTO note VALUES (?, ?, ?)"
 _PROBED = f"SELECT 1 FROM note WHERE name = '{PROBE}'"
-_INSTALLATION = f"SELECT value FROM note WHERE name = '{INSTALLATION}'"
 
 T = TypeVar("T")
 OnBooks = Callable[[str, Tally], None]
@@ -89,7 +97,7 @@ class OutboxFile:
         with self._lock:
             try:
                 yield self._connection or self._open()
-            except sqlite3.Error as error:
+            except STATEMENT_ERRORS as error:
                 raise self._judged(explain(error)) from error
             except OutboxDamaged as error:
                 raise self._judged(error) from error
@@ -100,7 +108,17 @@ class OutboxFile:
         `draining`: room is made for it by all means, because it leads to more room.
         """
         with self._lock:
-            return self._insist(lambda: self._guarded(lambda sql: self._commit(sql, work)), draining=draining)
+            try:
+                return self._insist(lambda: self._guarded(lambda sql: self._commit(sql, work)), draining=draining)
+            except OutboxFull as error:
+                if draining and self._has_plenty():
+                    raise self._judged(OutboxDamaged(f"{error.detail}, but there is room")) from error
+                raise
+
+    def _has_plenty(self) -> bool:
+        """Whether there is room: a number of a page that is far too large looks to SQLite like a full disk."""
+        free, _ = self.free_bytes()
+        return free >= _PLENTY_BYTES and self._ballast.keep()
 
     def shrink(self) -> bool:
         """Gives a chunk of unused pages back to the file system; whether there was as much.
@@ -182,7 +200,8 @@ class OutboxFile:
 
     def _open_or_rebuild(self, wrong: str | None) -> sqlite3.Connection:
         try:
-            finish_swap(self.path)
+            if finish_swap(self.path):
+                self._on_loss("The outbox had been rebuilt before the last end; its gaps say what was lost")
             reason = wrong or diagnose(self.path, self._state, self._describe)
             if reason is None:
                 _settle(self.path.with_name(f"{self.path.name}-wal"))
@@ -192,7 +211,7 @@ class OutboxFile:
                     reason = DAMAGED
             self._on_loss(str(salvage(self.path, reason, self._state, self._describe, self._now())))
             return self._connect()
-        except sqlite3.Error as error:
+        except STATEMENT_ERRORS as error:
             raise self._or_full(explain(error)) from error
         except OSError as error:
             raise self._or_full(OutboxInaccessible(f"{self.path.parent} ({error.strerror})")) from error
@@ -211,11 +230,14 @@ class OutboxFile:
             migrate(connection, version)
             self.is_tight = not self._ballast.keep()
             self._commit(connection, self._begin)
-        except sqlite3.Error as error:
-            connection.close()
+        except STATEMENT_ERRORS as error:
+            close_as_it_is(connection, self.path)
+            if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY" and os.access(self.path, os.W_OK):
+                # We may write it: it is a number in its head that forbids it to SQLite.
+                raise OutboxDamaged(f"{self.path} ({error})") from error
             raise explain(error) from error
         except BaseException:
-            connection.close()
+            close_as_it_is(connection, self.path)
             raise
         self._connection, self._inode = connection, self.path.stat().st_ino
         return connection
@@ -228,9 +250,8 @@ class OutboxFile:
                 books.change(sql, topic)
         if self._ballast.is_kept and sql.execute(_PROBED).fetchone() is None:
             _put_probe(sql)
-        if self._state is not None and self._state.offered:
+        if self._state is not None and self._state.installation == installation_of(sql) and self._state.offered:
             books.doubt(sql, self._state.offered)
-            self._state = replace(self._state, offered=0)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -245,7 +266,7 @@ class OutboxFile:
     def _guarded(self, act: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return act(self._connection or self._open())
-        except sqlite3.Error as error:
+        except STATEMENT_ERRORS as error:
             raise self._judged(explain(error)) from error
         except OutboxDamaged as error:
             raise self._judged(error) from error
@@ -268,7 +289,7 @@ class OutboxFile:
             state = self._state_of(sql, tallies)
             sql.execute("COMMIT")
         except BaseException:
-            with suppress(sqlite3.Error):
+            with suppress(*STATEMENT_ERRORS):
                 sql.execute("ROLLBACK")
             raise
         self._state = state
@@ -278,22 +299,22 @@ class OutboxFile:
         return result
 
     def _state_of(self, sql: sqlite3.Connection, tallies: dict[str, Tally]) -> HighWater:
-        ((high,),) = sql.execute(_HIGH).fetchall()
+        high = books.last_seq(sql)
         ((low,),) = sql.execute(_LOW).fetchall()
-        ((installation,),) = sql.execute(_INSTALLATION).fetchall()
         return HighWater(
             VERSION,
-            installation,
+            installation_of(sql),
             high=high,
             low=high + 1 if low is None else low,
-            offered=self._state.offered if self._state is not None else 0,
+            offered=self._state.offered if self._state is not None and self._connection is not None else 0,
             books={topic: tuple(getattr(tally, name) for name in books.FIELDS) for topic, tally in tallies.items()},
             bookmarks={name: at for name, at in sql.execute(_BOOKMARKS).fetchall() if at is not None},
+            first={topic: high + 1 if at is None else at for topic, at in sql.execute(_FIRST).fetchall()},
         )
 
     def _checkpoint(self) -> None:
         if self._connection is not None:
-            with suppress(sqlite3.Error):
+            with suppress(*STATEMENT_ERRORS):
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _give_up_ballast(self) -> None:
@@ -318,7 +339,7 @@ class OutboxFile:
         if isinstance(error, OutboxDamaged) and abs(self._now() - self._healed_at) >= _HEAL_PAUSE_S:
             self._healed_at = self._now()
             if self._connection is not None:
-                self._connection.close()
+                close_as_it_is(self._connection, self.path)
                 self._connection = None
             self._open(DAMAGED)
         return self._or_full(error)

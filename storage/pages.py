@@ -48,7 +48,7 @@ def rows(page: bytes, *, first: bool, overflow: Overflow) -> Iterator[Row]:
     start = _FILE_HEADER_BYTES if first else 0
     kind = page[start] if len(page) > start else 0
     whole = kind in _BTREE
-    if kind in _HEADER_BYTES:
+    if kind in _HEADER_BYTES and len(page) >= start + _HEADER_BYTES[kind]:
         for offset in _cells(page, start, _HEADER_BYTES[kind]):
             try:
                 yield _cell(page, offset, kind, overflow)

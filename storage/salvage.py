@@ -16,7 +16,7 @@ from pathlib import Path
 from storage import books
 from storage.books import FIELDS
 from storage.connection import connect
-from storage.envelope import Envelope, Gap
+from storage.envelope import Gap
 from storage.findings import Describe, Findings, Found, find, load, pending
 from storage.guard import guard
 from storage.high_water import HighWater
@@ -64,6 +64,8 @@ def salvage(path: Path, reason: str, mark: HighWater | None, describe: Describe,
     kept = _free_name(path, now) if _bytes_of(path) or _bytes_of(_wal(path)) else None
     with opened(path) as there:
         found = find(there, describe, mark.installation if mark is not None else None)
+        if mark is not None and found.notes.get(INSTALLATION, (0, mark.installation))[1] != mark.installation:
+            mark = None  # it is about another outbox, which somebody has replaced by this one
         report = _Rebuilding(found, mark, reason, kept).build(there, path.with_name(REBUILDING), describe, now)
     path.with_name(REBUILDING).rename(path.with_name(REBUILT))
     sync_directory(path.parent)
@@ -71,14 +73,15 @@ def salvage(path: Path, reason: str, mark: HighWater | None, describe: Describe,
     return report
 
 
-def finish_swap(path: Path) -> None:
-    """Ends a swap that was cut, or throws away a rebuilt file that was not whole yet."""
+def finish_swap(path: Path) -> bool:
+    """Ends a swap that was cut, or throws away a rebuilt file that was not whole yet; whether one was ended."""
     rebuilt = path.with_name(REBUILT)
     if rebuilt.exists() and not path.exists():
         _swap(path, _name_of_cut_swap(path))
-    else:
-        for name in (REBUILT, REBUILDING, f"{REBUILDING}-journal"):
-            path.with_name(name).unlink(missing_ok=True)
+        return True
+    for name in (REBUILT, REBUILDING, f"{REBUILDING}-journal"):
+        path.with_name(name).unlink(missing_ok=True)
+    return False
 
 
 class _Rebuilding:
@@ -90,14 +93,16 @@ class _Rebuilding:
         self._books = {topic: max(before.get(topic, ()), found.books.get(topic, ())) for topic in topics}
 
     def build(self, there: Images, rebuilt: Path, describe: Describe, now: float) -> Report:
-        waiting = pending(self._found, self._books, self._mark.low if self._mark is not None else 0)
+        waiting = pending(self._found, self._books, self._mark.first if self._mark is not None else {})
         with closing(connect(rebuilt)) as sql:
             for pragma in ("auto_vacuum=INCREMENTAL", "synchronous=FULL"):
                 sql.execute(f"PRAGMA {pragma}")
             migrate(sql, 0, self._installation)
             sql.execute("BEGIN IMMEDIATE")
             for found in waiting:
-                _put(sql, "envelope", self._judged(load(there, found, describe, self._found.installation)).row)
+                envelope = load(there, found, describe, self._found.installation)
+                doubtful = envelope.doubtful or self._may_be_settled(found)
+                _put(sql, "envelope", replace(envelope, doubtful=doubtful).row)
             self._copy_the_rest(sql)
             report = self._balance(sql, waiting, now)
             self._raise_sequence(sql)
@@ -110,10 +115,15 @@ class _Rebuilding:
             return self._mark.installation
         return self._found.notes.get(INSTALLATION, (0, None))[1]
 
-    def _judged(self, envelope: Envelope) -> Envelope:
+    def _may_be_settled(self, found: Found) -> bool:
         # A file that went back may hold what was delivered since, and without a mark nobody knows what was.
-        doubtful = envelope.doubtful or self._mark is None or self._reason == ROLLED_BACK
-        return replace(envelope, doubtful=doubtful)
+        went_back = self._mark is None or self._reason == ROLLED_BACK or self._is_behind(found.envelope.topic)
+        return went_back or found.is_old
+
+    def _is_behind(self, topic: str) -> bool:
+        """Whether the books that were found are not those of the end: whatever else was found may be old as well."""
+        before = self._mark.books.get(topic, ()) if self._mark is not None else ()
+        return self._found.books.get(topic, ()) < before
 
     def _copy_the_rest(self, sql: sqlite3.Connection) -> None:
         for row in self._found.parked.values():
@@ -136,8 +146,10 @@ class _Rebuilding:
         lost = missing if self._books or self._mark is not None else None  # without books nobody can know
         gone = self._settle_bookmarks(sql)
         report = Report(self._reason, self._kept, sum(each.envelope.records for each in waiting), lost, gone)
-        if lost != 0 or gone:
-            books.enter_gap(sql, Gap(SOURCE, self._reason, None, None, lost, self._detail(waiting)), now)
+        # With them goes what was lost before and whose gap was lost now.
+        to_name = None if lost is None else max(lost, books.unnamed(sql, SOURCE))
+        if to_name != 0 or gone:
+            books.enter_gap(sql, Gap(SOURCE, self._reason, None, None, to_name, self._detail(waiting)), now)
         return report
 
     def _settle_bookmarks(self, sql: sqlite3.Connection) -> tuple[str, ...]:

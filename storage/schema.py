@@ -112,7 +112,11 @@ def identify(connection: sqlite3.Connection, path: Path) -> int:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         connection.execute("COMMIT")
     except sqlite3.OperationalError as error:
+        if "unsupported file format" in str(error):  # a number in its head that no SQLite has written
+            raise OutboxDamaged(f"{path} ({error})") from error
         raise OutboxInaccessible(f"{path} ({error})") from error
+    except UnicodeDecodeError as error:
+        raise OutboxDamaged(f"{path} (what SQLite says of it cannot be read)") from error
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorname != "SQLITE_NOTADB":
             raise OutboxDamaged(f"{path} ({error})") from error
@@ -127,6 +131,12 @@ def identify(connection: sqlite3.Connection, path: Path) -> int:
     if version > VERSION:
         raise OutboxNewer(f"{path} has format {version}, this agent knows up to {VERSION}")
     return int(version)
+
+
+def installation_of(connection: sqlite3.Connection) -> str:
+    """The name of the installation whose file it is; empty when it is not known."""
+    row = connection.execute("SELECT value FROM note WHERE name = ?", (INSTALLATION,)).fetchone()
+    return str(row[0]) if row else ""
 
 
 def columns_of(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:

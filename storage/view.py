@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from storage.books import FIELDS, tally_of
-from storage.connection import connect_readonly, explain
+from storage.connection import STATEMENT_ERRORS, connect_readonly, explain
 from storage.envelope import Tally
 from storage.errors import OutboxInaccessible
 from storage.outbox_file import FILE_NAME
@@ -59,7 +59,7 @@ class OutboxView:
             return None
         try:
             rows = self._connection.execute(sql, (value,)).fetchall()
-        except sqlite3.Error as error:
+        except STATEMENT_ERRORS as error:
             raise explain(error) from error
         return rows[0] if rows else None
 
