@@ -84,7 +84,8 @@ class Audit:
 def audit(directory: Path) -> Audit:
     """Reads the outbox in `directory`; one that does not exist yet has nothing to account for.
 
-    Raises OutboxGone when there was one and it is missing, OutboxForeign, OutboxNewer, OutboxInaccessible, OutboxDamaged, OutboxBroken.
+    Raises OutboxGone when there was one and it is missing, OutboxForeign, OutboxNewer, OutboxInaccessible,
+    OutboxDamaged, OutboxBroken.
     """
     path = directory / FILE_NAME
     try:

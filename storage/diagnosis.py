@@ -18,7 +18,7 @@ from storage.guard import guard
 from storage.high_water import HighWater
 from storage.images import opened
 from storage.salvage import DAMAGED, LOST_BOOKMARK, MISSING, ROLLED_BACK
-from storage.schema import COLUMNS, VERSION, has_shape, identify, installation_of
+from storage.schema import COLUMNS, PROBE, VERSION, has_shape, identify, installation_of
 
 CHECKED_BYTES = 64 * 1_048_576  # a larger file is not read through at each start; its rows are checked as they are read
 
@@ -73,7 +73,7 @@ def _examine(path: Path, mark: HighWater | None) -> str | None:
 def _is_guarded(sql: sqlite3.Connection, table: str) -> bool:
     columns = ", ".join(COLUMNS[table])
     rows = sql.execute(f"SELECT {columns} FROM {table}").fetchall()
-    return all(row[-1] == guard(table, *row[:-1]) for row in rows)
+    return all(row[-1] == guard(table, *row[:-1]) for row in rows if row[0] != PROBE)
 
 
 def _would_repeat_numbers(sql: sqlite3.Connection, table: str) -> bool:

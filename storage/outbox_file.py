@@ -34,13 +34,12 @@ from storage.findings import Describe
 from storage.guard import guard
 from storage.high_water import HighWater, HighWaterFile
 from storage.salvage import DAMAGED, finish_swap, salvage
-from storage.schema import VERSION, identify, installation_of, migrate
+from storage.schema import PROBE, VERSION, identify, installation_of, migrate
 
 FILE_NAME = "outbox.sqlite3"
 _HEAL_PAUSE_S = 60.0  # a disk that damages everything at once is not to be filled with damaged files
 _CHUNK_BYTES = 1_048_576
 _FEWEST_PAGES = 8
-PROBE = "probe"
 _PLENTY_BYTES = 64 * 1_048_576
 _PROBE_BYTES = 40_960  # about what the delete of a large envelope writes
 

@@ -21,7 +21,7 @@ from storage.findings import Describe, Findings, Found, find, load, pending
 from storage.guard import guard
 from storage.high_water import HighWater
 from storage.images import Images, opened
-from storage.schema import COLUMNS, INSTALLATION, migrate
+from storage.schema import COLUMNS, INSTALLATION, PROBE, migrate
 
 REBUILDING, REBUILT = "outbox.rebuilding", "outbox.rebuilt"  # the second name means: it is whole
 LOST_BOOKMARK = "lost_bookmark/"  # and the bookmark's name: a note for whoever reads its source again
@@ -134,7 +134,7 @@ class _Rebuilding:
         for number, name in self._found.marks.items():
             _put(sql, "mark", (number, name, guard("mark", number, name)))
         for name, (_, value) in self._found.notes.items():
-            if name == INSTALLATION:
+            if name in {INSTALLATION, PROBE}:
                 continue
             _put(sql, "note", (name, value, guard("note", name, value)))
 

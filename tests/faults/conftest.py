@@ -13,9 +13,20 @@ from tests.faults.recorder import CompilerMissing
 
 @pytest.fixture(scope="session")
 def recorder_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`recorder.c` as a library. Without a compiler its tests fail where everything must be there (CI=true)."""
+    """`recorder.c` as a library."""
+    return _built(tmp_path_factory, recorder.SOURCE)
+
+
+@pytest.fixture(scope="session")
+def slow_sync_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`slow_sync.c` as a library."""
+    return _built(tmp_path_factory, recorder.SOURCE.with_name("slow_sync.c"))
+
+
+def _built(factory: pytest.TempPathFactory, source: Path) -> Path:
+    # Without a compiler the tests fail where everything must be there (CI=true).
     try:
-        return recorder.build(tmp_path_factory.mktemp("recorder"))
+        return recorder.build(factory.mktemp(source.stem), source)
     except CompilerMissing as missing:
         if os.environ.get("CI") == "true":
             pytest.fail(f"CI must have a compiler: {missing}", pytrace=False)
