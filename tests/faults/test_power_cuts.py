@@ -37,7 +37,7 @@ from tests.faults.recorded_program import CUT_SHORT
 from tests.faults.recorder import Event
 
 SEED = 20_240_229
-IMAGES, STARTS, CUTS_OF_EACH_START, CONTROL_IMAGES = 2_000, 10, 20, 120
+IMAGES, STARTS, CUTS_OF_EACH_START, CONTROL_IMAGES, UNSURE_IMAGES = 2_000, 10, 20, 120, 300
 
 
 def demand_fine(outcome: Outcome, images: int) -> None:
@@ -108,6 +108,15 @@ def test_what_a_start_finds_after_a_sync_that_failed_is_there_from_then_on(bench
     acks = [at for at, event in enumerate(misled.events) if event.operation == "ack"]
     cuts = [Cut(after, fate) for after in (acks[2] + 1, acks[3] + 1, acks[3] + 3) for fate in FATES]
     demand_fine(bench.examine(misled, cuts, SEED), len(cuts))
+
+
+def test_after_syncs_that_failed_whatever_was_acknowledged_is_there(bench: Laboratory) -> None:
+    unsure = bench.record(["unsure", *RESTART])
+    failed = [event.name for event in unsure.events if event.operation == "unsynced"]
+    assert {*failed} == {FILE_NAME, f"{FILE_NAME}-wal"}, "of a commit and of a checkpoint"
+    assert len(failed) > len({*failed})
+    outcome = bench.examine(unsure, plan(unsure.events, UNSURE_IMAGES, Random(SEED)), SEED)
+    demand_fine(outcome, UNSURE_IMAGES)
 
 
 # -- controls --------------------------------------------------------------------------------------------------------
