@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from storage import books
-from storage.ballast import Ballast, reserve
+from storage.ballast import Ballast
 from storage.connection import (
     PAGE_BYTES,
     STATEMENT_ERRORS,
@@ -31,22 +31,21 @@ from storage.directory import make_private
 from storage.envelope import Tally
 from storage.errors import OutboxBroken, OutboxDamaged, OutboxError, OutboxFull, OutboxGone, OutboxInaccessible
 from storage.findings import Describe
-from storage.guard import guard
 from storage.high_water import HighWater, HighWaterFile
 from storage.salvage import DAMAGED, finish_swap, salvage
 from storage.schema import PROBE, VERSION, identify, installation_of, migrate
+from storage.wal import bytes_with_wal, widen, write_through
 
 FILE_NAME = "outbox.sqlite3"
 _HEAL_PAUSE_S = 60.0  # a disk that damages everything at once is not to be filled with damaged files
-_CHUNK_BYTES = 1_048_576
 _FEWEST_PAGES = 8
 _PLENTY_BYTES = 64 * 1_048_576
-_PROBE_BYTES = 40_960  # about what the delete of a large envelope writes
+# About what the delete of a large envelope writes. Replaced in its place each time: a full disk lets no file grow.
+_PROBE = (PROBE, "0" * 40_960)
 
 _LOW = "SELECT min(seq) FROM envelope"
 _FIRST = "SELECT topic, (SELECT min(place) FROM envelope WHERE envelope.topic = tally.topic) FROM tally"
 _BOOKMARKS = "SELECT name, at_seq FROM bookmark"
-_PUT_PROBE = "INSERT OR REPLACE INTO note VALUES (?, ?, ?)"
 _PROBED = f"SELECT 1 FROM note WHERE name = '{PROBE}'"
 
 T = TypeVar("T")
@@ -153,7 +152,7 @@ class OutboxFile:
 
     def probe(self) -> None:
         """Raises OutboxFull unless a commit of some size succeeds now."""
-        self.write(_put_probe, draining=True)
+        self.write(lambda sql: books.put_note(sql, *_PROBE), draining=True)
         self.is_tight = False
 
     def used_bytes(self) -> int:
@@ -204,7 +203,7 @@ class OutboxFile:
             if not self._ballast.release():
                 raise
             connection = self._open_or_rebuild(wrong if self._may_rebuild() else None)
-            self._widen_wal()
+            widen(self.path, self._checkpoint_pages)  # from now on it has the room that a drain needs
             return connection
 
     def _open_or_rebuild(self, wrong: str | None) -> sqlite3.Connection:
@@ -213,7 +212,7 @@ class OutboxFile:
                 self._on_loss("The outbox had been rebuilt before the last end; its gaps say what was lost")
             reason = wrong or diagnose(self.path, self._state, self._describe)
             if reason is None:
-                _settle(self.path.with_name(f"{self.path.name}-wal"))
+                write_through(self.path)
                 try:
                     return self._connect()
                 except OutboxDamaged:
@@ -230,7 +229,7 @@ class OutboxFile:
     def _rebuild(self, reason: str) -> None:
         if not self._may_rebuild():
             raise OutboxDamaged(f"it was rebuilt less than {_HEAL_PAUSE_S:g} s ago")
-        needed, (free, _) = _bytes_of(self.path), self.free_bytes()
+        needed, (free, _) = bytes_with_wal(self.path), self.free_bytes()
         if free < needed:
             raise OutboxFull(f"to rebuild a damaged outbox {needed:,} bytes are needed, {free:,} are free")
         report = salvage(self.path, reason, self._state, self._describe, self._now())
@@ -271,7 +270,7 @@ class OutboxFile:
             if topic not in known:
                 books.change(sql, topic)
         if self._ballast.is_kept and sql.execute(_PROBED).fetchone() is None:
-            _put_probe(sql)
+            books.put_note(sql, *_PROBE)
         if self._state is not None and self._state.installation == installation_of(sql) and self._state.offered:
             books.doubt(sql, self._state.offered)
 
@@ -342,12 +341,7 @@ class OutboxFile:
     def _give_up_ballast(self) -> None:
         if self._ballast.release():
             self._checkpoint()
-            self._widen_wal()
-
-    def _widen_wal(self) -> None:
-        # At once, before somebody else takes what was given up: from now on the WAL has the room that a drain needs.
-        # SQLite keeps no lock on this file that a close could drop, and takes zeros for its end.
-        reserve(self.path.with_name(f"{self.path.name}-wal"), self._checkpoint_pages * PAGE_BYTES)
+            widen(self.path, self._checkpoint_pages)
 
     @property
     def _checkpoint_pages(self) -> int:
@@ -381,33 +375,8 @@ def _number(sql: sqlite3.Connection, pragma: str) -> int:
     return int(number)
 
 
-def _put_probe(sql: sqlite3.Connection) -> None:
-    # Replaced in its place each time: on a full disk the file cannot grow.
-    note = (PROBE, "0" * _PROBE_BYTES)
-    sql.execute(_PUT_PROBE, (*note, guard("note", *note))).close()
-
-
 def _make_directory(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise OutboxInaccessible(f"{directory} ({error.strerror})") from error
-
-
-def _settle(wal: Path) -> None:
-    # What a killed process wrote and never synced would be read as if the disk had it. Written once more, because after
-    # a sync that failed the kernel takes it for clean. SQLite keeps no lock on this file that a close could drop.
-    try:
-        with wal.open("r+b", buffering=0) as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                file.seek(-len(chunk), os.SEEK_CUR)
-                file.write(chunk)
-            os.fsync(file.fileno())
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise OutboxBroken(f"{wal} ({error.strerror})") from error
-
-
-def _bytes_of(path: Path) -> int:
-    return sum(each.stat().st_size for each in (path, path.with_name(f"{path.name}-wal")) if each.exists())
