@@ -76,9 +76,9 @@ def run(context: click.Context, /, **options: Any) -> None:
         pid=os.getpid(),
         data_dir=str(layers.data_dir),
     )
-    if not agent.conductor.run():
+    # Closing syncs as well, and a slow disk takes its time for it.
+    if not (agent.conductor.run() and agent.conductor.finish(agent.close)):
         conductor.abandon()
-    agent.close()
 
 
 @cli.command()

@@ -75,6 +75,7 @@ class Conductor:
         self._deadlines = deadlines or Deadlines()
         self._inbox: queue.SimpleQueue[Stop | _Died] = queue.SimpleQueue()
         runners: tuple[WatchLoop | Flusher | Heartbeat, ...] = (*watches, flusher, heartbeat)
+        self._abandon_at_s = 0.0
         self._lives = {runner.pulse.thread: _Life(runner.run, runner.pulse) for runner in runners}
 
     def stop(self) -> None:
@@ -107,6 +108,12 @@ class Conductor:
                     )
                     self._start(name)
             self._vigil.look(self._dying())
+
+    def finish(self, close: Callable[[], None]) -> bool:
+        """The last thing after `run`: True when `close` has ended by the time at which everything is left behind."""
+        worker = Worker("closing", close, lambda _: None)
+        worker.start()
+        return worker.join(self._abandon_at_s - self._clock.monotonic())
 
     def _hear(self) -> Stop | _Died | None:
         now_s = self._clock.monotonic()
@@ -147,6 +154,7 @@ class Conductor:
 
     def _end(self) -> bool:
         began_s, limits = self._clock.monotonic(), self._deadlines
+        self._abandon_at_s = began_s + limits.abandon_s
         tell(logging.INFO, "agent.stopping", "Stopping")
         self._vigil.end()
         for watch in self._watches:

@@ -1,4 +1,4 @@
-"""Where an agent waits that finds no room on the disk at its start: it lives, says so to the backend, and tries again."""
+"""Where an agent waits that finds no room on the disk at its start: it says so to the backend, and tries again."""
 
 from __future__ import annotations
 

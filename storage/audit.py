@@ -13,6 +13,7 @@ from pathlib import Path
 from storage import books
 from storage.connection import STATEMENT_ERRORS, connect_readonly, explain
 from storage.envelope import Gap
+from storage.errors import OutboxInaccessible
 from storage.guard import guard
 from storage.outbox_file import FILE_NAME
 from storage.schema import COLUMNS, VERSION, identify
@@ -20,8 +21,6 @@ from storage.schema import COLUMNS, VERSION, identify
 _TOPICS = """
     SELECT topic FROM tally UNION SELECT topic FROM envelope UNION SELECT topic FROM parked ORDER BY topic
 """
-_WAITING = "SELECT coalesce(sum(records), 0) FROM envelope WHERE topic = ?"
-_PARKED = "SELECT coalesce(sum(records), 0) FROM parked WHERE topic = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +81,9 @@ def audit(directory: Path) -> Audit:
     Raises OutboxForeign, OutboxNewer, OutboxInaccessible, OutboxDamaged, OutboxBroken.
     """
     path = directory / FILE_NAME
-    if not path.exists():
-        return Audit((), ())
     try:
+        if not path.exists():
+            return Audit((), ())
         with closing(connect_readonly(path)) as sql:
             version = identify(sql, path)
             if version == 0:
@@ -94,6 +93,8 @@ def audit(directory: Path) -> Audit:
             return Audit(tuple(_account(sql, topic, version) for topic in topics), tuple(books.gaps(sql)))
     except STATEMENT_ERRORS as error:
         raise explain(error) from error
+    except OSError as error:  # another user's directory
+        raise OutboxInaccessible(f"{directory} ({error.strerror})") from error
 
 
 def _account(sql: sqlite3.Connection, topic: str, version: int) -> Account:
@@ -105,15 +106,10 @@ def _account(sql: sqlite3.Connection, topic: str, version: int) -> Account:
         topic,
         **{name: numbers[name] for name in names},
         possible_duplicates=numbers.get("possible_duplicates", 0),
-        counted_pending=_count(sql, _WAITING, topic),
-        counted_parked=_count(sql, _PARKED, topic),
+        counted_pending=books.waiting(sql, topic)[0],
+        counted_parked=books.kept_aside(sql, topic),
         is_intact=version != VERSION or _is_intact(sql, topic),
     )
-
-
-def _count(sql: sqlite3.Connection, statement: str, topic: str) -> int:
-    ((number,),) = sql.execute(statement, (topic,)).fetchall()
-    return int(number)
 
 
 def _is_intact(sql: sqlite3.Connection, topic: str) -> bool:

@@ -21,7 +21,7 @@ class Ballast:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._paths = [directory / name for name in NAMES]
-        self._is_kept = False
+        self.is_kept = False
 
     @property
     def bytes(self) -> int:
@@ -34,15 +34,15 @@ class Ballast:
 
     def keep(self) -> bool:
         """Makes the files where there is room for them, and as much again; whether they are there."""
-        if not self._is_kept:
+        if not self.is_kept:
             size = self.bytes // len(self._paths)
             has_room = size > 0 and self._has_room(2 * self.bytes)
-            self._is_kept = has_room and all(_fill(path, size) for path in self._paths)
-        return self._is_kept
+            self.is_kept = has_room and all(_keep(path, size) for path in self._paths)
+        return self.is_kept
 
     def release(self) -> bool:
         """Gives the room up; whether there was any to give."""
-        self._is_kept = False
+        self.is_kept = False
         found = False
         for path in self._paths:
             with suppress(OSError):
@@ -59,17 +59,25 @@ class Ballast:
         return disk.f_bavail * disk.f_frsize + there >= wanted
 
 
-def _fill(path: Path, size: int) -> bool:
+def reserve(path: Path, size: int) -> bool:
+    """Makes the file at least `size` bytes long, with all of them allocated; whether that was done."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             # Allocated and not only extended: a hole in a file keeps no room.
             os.posix_fallocate(descriptor, 0, size)
-            os.ftruncate(descriptor, size)
         finally:
             os.close(descriptor)
     except OSError:
-        with suppress(OSError):
-            path.unlink()
         return False
     return True
+
+
+def _keep(path: Path, size: int) -> bool:
+    is_kept = reserve(path, size)
+    with suppress(OSError):
+        if is_kept:
+            os.truncate(path, size)
+        else:
+            path.unlink()
+    return is_kept

@@ -20,6 +20,7 @@ _COLUMNS = f"topic, {', '.join(FIELDS)}, guard"
 _READ = f"SELECT {_COLUMNS} FROM tally"
 _WRITE = f"INSERT OR REPLACE INTO tally ({_COLUMNS}) VALUES ({', '.join('?' * (len(FIELDS) + 2))})"
 _ENVELOPE = f"SELECT {', '.join(COLUMNS['envelope'])} FROM envelope WHERE seq = ?"
+_LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
 _LAST_GAP = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'gap'"
 _OLDEST = "SELECT created_at FROM envelope WHERE topic = ? ORDER BY place, key LIMIT 1"
 _PENDING = """
@@ -51,6 +52,13 @@ def gaps(sql: sqlite3.Connection) -> list[Gap]:
     return [Gap(*row) for row in rows]
 
 
+def unnamed(sql: sqlite3.Connection, source: str) -> int:
+    """Records that the books call lost and no gap of `source` names; 0 when one of these knows no number."""
+    lost = sum(tally.lost for tally in read_all(sql).values())
+    named = [gap.estimate for gap in gaps(sql) if gap.source == source]
+    return 0 if None in named else max(0, lost - sum(estimate or 0 for estimate in named))
+
+
 def change(sql: sqlite3.Connection, topic: str, **by: int) -> None:
     """Adds to the numbers of a topic, which is opened when it is new."""
     numbers = numbers_of(sql, topic)
@@ -74,15 +82,33 @@ def write(sql: sqlite3.Connection, topic: str, numbers: Numbers) -> None:
     sql.execute(_WRITE, (topic, *row, guard("tally", topic, *row)))
 
 
+def last_seq(sql: sqlite3.Connection) -> int:
+    """The highest sequence number ever given to an envelope; 0 when there was none."""
+    ((number,),) = sql.execute(_LAST_SEQ).fetchall()
+    return int(number)
+
+
+def waiting(sql: sqlite3.Connection, topic: str) -> tuple[int, int, int]:
+    """Counted, not from the books: records, bytes and envelopes that wait. Reads everything."""
+    ((records, size, envelopes),) = sql.execute(_PENDING, (topic,)).fetchall()
+    return records, size, envelopes
+
+
+def kept_aside(sql: sqlite3.Connection, topic: str) -> int:
+    """Counted, not from the books: records that are parked. Reads everything."""
+    ((records,),) = sql.execute(_PARKED, (topic,)).fetchall()
+    return int(records)
+
+
 def recount(sql: sqlite3.Connection, topic: str) -> int:
     """Brings the books in line with what is really there: what is missing is lost, what is too much was captured.
 
     Gives the number of records that are lost by this. Reads everything: for bad days only.
     """
     numbers = numbers_of(sql, topic)
-    records, size, envelopes = sql.execute(_PENDING, (topic,)).fetchone()
-    (parked,) = sql.execute(_PARKED, (topic,)).fetchone()
-    missing: int = numbers["pending"] - records + numbers["parked"] - parked
+    records, size, envelopes = waiting(sql, topic)
+    parked = kept_aside(sql, topic)
+    missing = numbers["pending"] - records + numbers["parked"] - parked
     numbers.update(pending=records, pending_bytes=size, envelopes=envelopes, parked=parked)
     numbers["lost"] += max(0, missing)
     numbers["captured"] -= min(0, missing)

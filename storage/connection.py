@@ -18,6 +18,7 @@ from storage.errors import (
 )
 
 BUSY_TIMEOUT_MS = 5_000
+PAGE_BYTES = 4_096  # SQLite's default, in force wherever an outbox was made
 WAL_AUTOCHECKPOINT_PAGES = 256
 JOURNAL_SIZE_LIMIT = 1_048_576
 CACHE_KIB = 512  # envelopes are written once and read once

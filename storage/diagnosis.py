@@ -10,6 +10,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from storage.books import last_seq
 from storage.connection import STATEMENT_ERRORS, connect_readonly, explain
 from storage.errors import OutboxDamaged, OutboxForeign, OutboxNewer
 from storage.findings import Describe, find
@@ -17,11 +18,12 @@ from storage.guard import guard
 from storage.high_water import HighWater
 from storage.images import opened
 from storage.salvage import DAMAGED, LOST_BOOKMARK, MISSING, ROLLED_BACK
-from storage.schema import COLUMNS, VERSION, has_shape, identify
+from storage.schema import COLUMNS, VERSION, has_shape, identify, installation_of
 
 CHECKED_BYTES = 64 * 1_048_576  # a larger file is not read through at each start; its rows are checked as they are read
 
-_HIGH = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
+_JOURNAL_MAGIC, _JOURNAL_HEAD_BYTES = bytes.fromhex("d9d505f920a163d7"), 28
+_PAGES_BEFORE = slice(16, 20)  # of the file that the journal belongs to
 _GIVEN_UP = f"SELECT substr(name, {len(LOST_BOOKMARK) + 1}) FROM note WHERE name GLOB '{LOST_BOOKMARK}*'"
 _GUARDED = ("tally", "bookmark", "note")
 
@@ -33,9 +35,8 @@ def diagnose(path: Path, mark: HighWater | None, describe: Describe) -> str | No
     """
     if not path.exists():
         return MISSING if mark is not None or _has_wal(path) else None
-    if path.stat().st_size == 0:
-        # SQLite deletes a WAL beside an empty file.
-        return DAMAGED if mark is not None or _has_wal(path) else None
+    if mark is None and _is_new(path):
+        return None
     try:
         return _examine(path, mark)
     except OutboxForeign:
@@ -53,6 +54,8 @@ def diagnose(path: Path, mark: HighWater | None, describe: Describe) -> str | No
 
 
 def _examine(path: Path, mark: HighWater | None) -> str | None:
+    if path.stat().st_size == 0:
+        return DAMAGED  # SQLite would delete the WAL beside it
     with closing(connect_readonly(path, alone=not _has_wal(path))) as sql:
         version = identify(sql, path)
         if version == 0:
@@ -82,8 +85,12 @@ def _would_repeat_numbers(sql: sqlite3.Connection, table: str) -> bool:
 
 
 def _is_behind(sql: sqlite3.Connection, version: int, mark: HighWater) -> bool:
-    """Whether the file does not know what was committed before the mark was written."""
-    ((high,),) = sql.execute(_HIGH).fetchall()
+    """Whether the file does not know what was committed before the mark was written.
+
+    A mark of another installation says nothing: somebody has put another outbox here.
+    """
+    if installation_of(sql) != mark.installation:
+        return False
     known = {topic: row for topic, *row in sql.execute("SELECT topic, captured, delivered FROM tally").fetchall()}
     books = any(
         now < then
@@ -91,16 +98,27 @@ def _is_behind(sql: sqlite3.Connection, version: int, mark: HighWater) -> bool:
         for now, then in zip(known.get(topic, (0, 0)), numbers, strict=False)
     )
     read = dict(sql.execute("SELECT name, at_seq FROM bookmark").fetchall()) if version == VERSION else {}
-    given_up = {
-        name for (name,) in sql.execute(_GIVEN_UP).fetchall()
-    }  # by a rebuild after which the mark was not written
+    # A rebuild has given those up, and was cut before the mark was written.
+    given_up = {name for (name,) in sql.execute(_GIVEN_UP).fetchall()}
     bookmarks = any((read.get(name) or 0) < at for name, at in mark.bookmarks.items() if name not in given_up)
-    return high < mark.high or books or bookmarks
+    return last_seq(sql) < mark.high or books or bookmarks
 
 
 def _has_wal(path: Path) -> bool:
     wal = path.with_name(f"{path.name}-wal")
     return wal.exists() and wal.stat().st_size > 0
+
+
+def _is_new(path: Path) -> bool:
+    """Whether there is nothing in it: also when its making was cut, and the journal beside it will undo everything."""
+    if path.stat().st_size == 0:
+        return not _has_wal(path)
+    journal = path.with_name(f"{path.name}-journal")
+    if not journal.exists():
+        return False
+    with journal.open("rb") as file:
+        head = file.read(_JOURNAL_HEAD_BYTES)
+    return head.startswith(_JOURNAL_MAGIC) and head[_PAGES_BEFORE] == bytes(4)
 
 
 def _has_our_shape(path: Path) -> bool:

@@ -20,7 +20,7 @@ from storage.schema import COLUMNS
 
 __all__ = ["FILE_NAME", "Outbox"]
 MARKS_KEPT = 1_000
-SHRINK_CHUNK_PAGES, SHRINK_CHUNKS = 256, 64
+SHRINK_CHUNKS = 64
 
 _COLUMNS = ", ".join(COLUMNS["envelope"])
 _HEAD = f"""
@@ -28,7 +28,6 @@ _HEAD = f"""
 """
 _INSERT = f"INSERT INTO envelope ({_COLUMNS}) VALUES ({', '.join('?' * len(COLUMNS['envelope']))})"
 _PARK = "INSERT INTO parked VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
 _LAST_MARK = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'mark'"
 _PRUNE_MARKS = "DELETE FROM mark WHERE id <= (SELECT id FROM mark ORDER BY id DESC LIMIT 1 OFFSET ?)"
 
@@ -79,14 +78,15 @@ class Outbox:
     def commit(self, change: Change) -> None:
         """Makes the whole change durable, or raises and has changed nothing."""
         self._file.demand_there()
-        wanted = 2 * sum(len(draft.body) for draft in change.drafts)
+        size = sum(len(draft.body) for draft in change.drafts)
+        wanted = size + max(0, size - self._file.unused_bytes())  # in the WAL first, then in the file
         free, _ = self._file.free_bytes()
         if free < wanted:  # before the last of it is taken: the drain needs some as well
             raise OutboxFull(f"{free:,} bytes free, {wanted:,} needed")
         self._file.write(lambda sql: self._commit(sql, change), draining=not change.drafts)
 
     def _commit(self, sql: sqlite3.Connection, change: Change) -> None:
-        seq = _last(sql, _LAST_SEQ)
+        seq = books.last_seq(sql)
         for draft in change.drafts:
             seq += 1
             self._insert(sql, draft, seq)
@@ -102,7 +102,8 @@ class Outbox:
             else:
                 sql.execute("INSERT OR REPLACE INTO note VALUES (?, ?, ?)", (name, text, guard("note", name, text)))
         for name in change.marks:
-            number = _last(sql, _LAST_MARK) + 1
+            ((last,),) = sql.execute(_LAST_MARK).fetchall()
+            number = last + 1
             sql.execute("INSERT OR IGNORE INTO mark VALUES (?, ?, ?)", (number, name, guard("mark", number, name)))
         if change.marks:
             sql.execute(_PRUNE_MARKS, (MARKS_KEPT,))
@@ -178,7 +179,7 @@ class Outbox:
             raise ValueError("the halves do not hold what the envelope holds")
 
         def settle(sql: sqlite3.Connection) -> None:
-            seq = _last(sql, _LAST_SEQ)
+            seq = books.last_seq(sql)
             _delete(sql, envelope)
             for number, draft in enumerate((first, second)):
                 half = replace(envelope, seq=seq + 1 + number, key=f"{envelope.key}.{number}", records=draft.records)
@@ -258,11 +259,7 @@ class Outbox:
 
     def shortage(self, *, max_bytes: int, min_free_bytes: int) -> str | None:
         """Why nothing more may be stored now, or None while there is room."""
-        with self._file.reading() as sql:
-            (page_size,) = sql.execute("PRAGMA page_size").fetchone()
-            (pages,) = sql.execute("PRAGMA page_count").fetchone()
-            (unused,) = sql.execute("PRAGMA freelist_count").fetchone()
-        used = (pages - unused) * page_size
+        used = self._file.used_bytes()
         if used >= max_bytes:
             return f"the outbox holds {used:,} of {max_bytes:,} bytes"
         free, whole = self._file.free_bytes()
@@ -273,33 +270,20 @@ class Outbox:
         return None
 
     def demand_recordable(self) -> None:
-        """Raises OutboxFull when an acceptance could not be recorded now. Costs nothing while there is room."""
+        """Raises what a commit meets when an acceptance could not be recorded now. Costs nothing while all is well."""
         if self._file.is_tight:
             self._file.probe()
 
     def shrink(self) -> bool:
         """Gives unused pages back to the file system, 64 MiB at most; whether there is more to give back.
 
-        Less than a MiB is kept for the next envelopes. In chunks, because SQLite writes what it frees to the WAL
-        first: at once it would need the space a second time, and keep everyone waiting.
+        Less than a MiB is kept for the next envelopes. In chunks, so that nobody has to wait.
         """
-        for _ in range(SHRINK_CHUNKS):
-            with self._file.reading() as sql:
-                (unused,) = sql.execute("PRAGMA freelist_count").fetchone()
-                if unused < SHRINK_CHUNK_PAGES:
-                    return False
-                # execute() would free a single page; executescript runs the pragma to its end.
-                sql.executescript(f"PRAGMA incremental_vacuum({SHRINK_CHUNK_PAGES}); PRAGMA wal_checkpoint(PASSIVE)")
-        return True
+        return all(self._file.shrink() for _ in range(SHRINK_CHUNKS))
 
     def close(self) -> None:
         """Closes the file; what was committed is on the disk whether or not this is called."""
         self._file.close()
-
-
-def _last(sql: sqlite3.Connection, statement: str) -> int:
-    ((number,),) = sql.execute(statement).fetchall()
-    return int(number)
 
 
 def _leave(sql: sqlite3.Connection, envelope: Envelope, **settled: int) -> None:

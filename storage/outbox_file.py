@@ -15,8 +15,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from storage import books
-from storage.ballast import Ballast
-from storage.connection import STATEMENT_ERRORS, close_as_it_is, connect, explain, make_durable
+from storage.ballast import Ballast, reserve
+from storage.connection import (
+    PAGE_BYTES,
+    STATEMENT_ERRORS,
+    WAL_AUTOCHECKPOINT_PAGES,
+    close_as_it_is,
+    connect,
+    explain,
+    make_durable,
+)
 from storage.diagnosis import diagnose
 from storage.envelope import Tally
 from storage.errors import OutboxBroken, OutboxDamaged, OutboxError, OutboxFull, OutboxGone, OutboxInaccessible
@@ -24,19 +32,21 @@ from storage.findings import Describe
 from storage.guard import guard
 from storage.high_water import HighWater, HighWaterFile
 from storage.salvage import DAMAGED, finish_swap, salvage, sync_directory
-from storage.schema import INSTALLATION, VERSION, identify, migrate
+from storage.schema import VERSION, identify, installation_of, migrate
 
 FILE_NAME = "outbox.sqlite3"
 _HEAL_PAUSE_S = 60.0  # a disk that damages everything at once is not to be filled with damaged files
+_CHUNK_BYTES = 1_048_576
+_FEWEST_PAGES = 8
 PROBE = "probe"
 _PLENTY_BYTES = 64 * 1_048_576
-_PROBE_BYTES = 65_536  # about what the delete of a large envelope writes
+_PROBE_BYTES = 40_960  # about what the delete of a large envelope writes
 
-_HIGH = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
 _LOW = "SELECT min(seq) FROM envelope"
 _FIRST = "SELECT topic, (SELECT min(place) FROM envelope WHERE envelope.topic = tally.topic) FROM tally"
 _BOOKMARKS = "SELECT name, at_seq FROM bookmark"
-_INSTALLATION = f"SELECT value FROM note WHERE name = '{INSTALLATION}'"
+_PUT_PROBE = "INSERT OR REPLACE INTO note VALUES (?, ?, ?)"
+_PROBED = f"SELECT 1 FROM note WHERE name = '{PROBE}'"
 
 T = TypeVar("T")
 OnBooks = Callable[[str, Tally], None]
@@ -62,7 +72,7 @@ class OutboxFile:
         """Opens or creates it. `now` gives Unix seconds; `on_books` hears each topic's books at the start and after
         every change, in order; `on_loss` hears a sentence when a damaged file had to be rebuilt."""
         self.path = directory / FILE_NAME
-        self.is_tight = False  # there was no room for a commit, and nobody has shown yet that there is again
+        self.is_tight = False  # a commit failed, and no probe has shown yet that one succeeds again
         self._topics, self._now, self._describe = tuple(topics), now, describe
         self._on_books, self._on_loss = on_books, on_loss
         self._lock = threading.Lock()
@@ -98,14 +108,8 @@ class OutboxFile:
         `draining`: room is made for it by all means, because it leads to more room.
         """
         with self._lock:
-            for make_room in (self._checkpoint, self._give_up_ballast) if draining else (self._checkpoint,):
-                try:
-                    return self._transact(work)
-                except OutboxFull:
-                    self.is_tight = True
-                    make_room()
             try:
-                return self._transact(work)
+                return self._insist(lambda: self._guarded(lambda sql: self._commit(sql, work)), draining=draining)
             except OutboxFull as error:
                 if draining and self._has_plenty():
                     raise self._judged(OutboxDamaged(f"{error.detail}, but there is room")) from error
@@ -115,6 +119,14 @@ class OutboxFile:
         """Whether there is room: a number of a page that is far too large looks to SQLite like a full disk."""
         free, _ = self.free_bytes()
         return free >= _PLENTY_BYTES and self._ballast.keep()
+
+    def shrink(self) -> bool:
+        """Gives a chunk of unused pages back to the file system; whether there was as much.
+
+        In chunks, because SQLite writes what it moves to the WAL first: at once it would need the space a second time.
+        """
+        with self._lock:
+            return self._insist(lambda: self._guarded(self._give_chunk_back), draining=True)
 
     def demand_there(self) -> None:
         """Raises OutboxGone when the file was deleted or moved: SQLite would go on writing into what nobody finds."""
@@ -136,16 +148,22 @@ class OutboxFile:
     def relax(self) -> None:
         """There is room: the ballast is kept again, where it fits."""
         with self._lock:
-            if self._ballast.keep():
-                self.is_tight = False
+            self._ballast.keep()
 
     def probe(self) -> None:
         """Raises OutboxFull unless a commit of some size succeeds now."""
-        note = (PROBE, "0" * _PROBE_BYTES)
-        put, remove = "INSERT OR REPLACE INTO note VALUES (?, ?, ?)", "DELETE FROM note WHERE name = ?"
-        self.write(lambda sql: sql.execute(put, (*note, guard("note", *note))).close(), draining=True)
-        self.write(lambda sql: sql.execute(remove, (PROBE,)).close(), draining=True)
+        self.write(_put_probe, draining=True)
         self.is_tight = False
+
+    def used_bytes(self) -> int:
+        """What stands in the file, without its unused pages."""
+        with self.reading() as sql:
+            return (_number(sql, "page_count") - _number(sql, "freelist_count")) * _number(sql, "page_size")
+
+    def unused_bytes(self) -> int:
+        """What can be stored without the file becoming longer."""
+        with self.reading() as sql:
+            return _number(sql, "freelist_count") * _number(sql, "page_size")
 
     def free_bytes(self) -> tuple[int, int]:
         """Bytes free on the disk for us, and its size."""
@@ -176,7 +194,9 @@ class OutboxFile:
             # Even opening needs a little: SQLite makes an index of its WAL.
             if not self._ballast.release():
                 raise
-            return self._open_or_rebuild(wrong)
+            connection = self._open_or_rebuild(wrong)
+            self._widen_wal()
+            return connection
 
     def _open_or_rebuild(self, wrong: str | None) -> sqlite3.Connection:
         try:
@@ -184,6 +204,7 @@ class OutboxFile:
                 self._on_loss("The outbox had been rebuilt before the last end; its gaps say what was lost")
             reason = wrong or diagnose(self.path, self._state, self._describe)
             if reason is None:
+                _settle(self.path.with_name(f"{self.path.name}-wal"))
                 try:
                     return self._connect()
                 except OutboxDamaged:
@@ -203,8 +224,11 @@ class OutboxFile:
         try:
             version = identify(connection, self.path)
             make_durable(connection)
+            # What is not in the file yet when the disk becomes full has to fit into half of the ballast: only what is
+            # checkpointed makes room in the WAL for the deletes.
+            connection.execute(f"PRAGMA wal_autocheckpoint={self._checkpoint_pages}").fetchall()
             migrate(connection, version)
-            self._ballast.keep()
+            self.is_tight = not self._ballast.keep()
             self._commit(connection, self._begin)
         except STATEMENT_ERRORS as error:
             close_as_it_is(connection, self.path)
@@ -224,19 +248,35 @@ class OutboxFile:
         for topic in self._topics:
             if topic not in known:
                 books.change(sql, topic)
-        if self._state is not None and self._state.offered:
+        if self._ballast.is_kept and sql.execute(_PROBED).fetchone() is None:
+            _put_probe(sql)
+        if self._state is not None and self._state.installation == installation_of(sql) and self._state.offered:
             books.doubt(sql, self._state.offered)
-            self._state = replace(self._state, offered=0)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _insist(self, act: Callable[[], T], *, draining: bool) -> T:
+        for make_room in (self._checkpoint, self._give_up_ballast) if draining else (self._checkpoint,):
+            try:
+                return act()
+            except OutboxFull:
+                make_room()
+        return act()
+
+    def _guarded(self, act: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            return self._commit(self._connection or self._open(), work)
+            return act(self._connection or self._open())
         except STATEMENT_ERRORS as error:
             raise self._judged(explain(error)) from error
         except OutboxDamaged as error:
             raise self._judged(error) from error
+
+    def _give_chunk_back(self, sql: sqlite3.Connection) -> bool:
+        if _number(sql, "freelist_count") < self._checkpoint_pages:
+            return False
+        # execute() would free a single page; executescript runs the pragma to its end.
+        sql.executescript(f"PRAGMA incremental_vacuum({self._checkpoint_pages}); PRAGMA wal_checkpoint(PASSIVE)")
+        return True
 
     def _commit(self, sql: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
         # IMMEDIATE: a deferred transaction that turns into a writer gets SQLITE_BUSY despite the timeout.
@@ -259,15 +299,14 @@ class OutboxFile:
         return result
 
     def _state_of(self, sql: sqlite3.Connection, tallies: dict[str, Tally]) -> HighWater:
-        ((high,),) = sql.execute(_HIGH).fetchall()
+        high = books.last_seq(sql)
         ((low,),) = sql.execute(_LOW).fetchall()
-        ((installation,),) = sql.execute(_INSTALLATION).fetchall()
         return HighWater(
             VERSION,
-            installation,
+            installation_of(sql),
             high=high,
             low=high + 1 if low is None else low,
-            offered=self._state.offered if self._state is not None else 0,
+            offered=self._state.offered if self._state is not None and self._connection is not None else 0,
             books={topic: tuple(getattr(tally, name) for name in books.FIELDS) for topic, tally in tallies.items()},
             bookmarks={name: at for name, at in sql.execute(_BOOKMARKS).fetchall() if at is not None},
             first={topic: high + 1 if at is None else at for topic, at in sql.execute(_FIRST).fetchall()},
@@ -279,13 +318,24 @@ class OutboxFile:
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _give_up_ballast(self) -> None:
-        self._ballast.release()
-        self._checkpoint()
+        if self._ballast.release():
+            self._checkpoint()
+            self._widen_wal()
+
+    def _widen_wal(self) -> None:
+        # At once, before somebody else takes what was given up: from now on the WAL has the room that a drain needs.
+        # SQLite keeps no lock on this file that a close could drop, and takes zeros for its end.
+        reserve(self.path.with_name(f"{self.path.name}-wal"), self._checkpoint_pages * PAGE_BYTES)
+
+    @property
+    def _checkpoint_pages(self) -> int:
+        return max(_FEWEST_PAGES, min(WAL_AUTOCHECKPOINT_PAGES, self._ballast.bytes // 2 // PAGE_BYTES))
 
     # -- failures ----------------------------------------------------------------------------------------------
 
     def _judged(self, error: OutboxError) -> OutboxError:
         """The error to raise; the file was rebuilt when that was what it needed."""
+        self.is_tight = True
         if isinstance(error, OutboxDamaged) and abs(self._now() - self._healed_at) >= _HEAL_PAUSE_S:
             self._healed_at = self._now()
             if self._connection is not None:
@@ -305,11 +355,37 @@ class OutboxFile:
         return OutboxFull(error.detail) if not disk.f_bavail or (disk.f_files and not disk.f_favail) else error
 
 
+def _number(sql: sqlite3.Connection, pragma: str) -> int:
+    ((number,),) = sql.execute(f"PRAGMA {pragma}").fetchall()
+    return int(number)
+
+
+def _put_probe(sql: sqlite3.Connection) -> None:
+    # Replaced in its place each time: on a full disk the file cannot grow.
+    note = (PROBE, "0" * _PROBE_BYTES)
+    sql.execute(_PUT_PROBE, (*note, guard("note", *note))).close()
+
+
 def _make_directory(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise OutboxInaccessible(f"{directory} ({error.strerror})") from error
+
+
+def _settle(wal: Path) -> None:
+    # What a killed process wrote and never synced would be read as if the disk had it. Written once more, because after
+    # a sync that failed the kernel takes it for clean. SQLite keeps no lock on this file that a close could drop.
+    try:
+        with wal.open("r+b", buffering=0) as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                file.seek(-len(chunk), os.SEEK_CUR)
+                file.write(chunk)
+            os.fsync(file.fileno())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutboxBroken(f"{wal} ({error.strerror})") from error
 
 
 def _make_private(path: Path) -> None:

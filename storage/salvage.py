@@ -64,6 +64,8 @@ def salvage(path: Path, reason: str, mark: HighWater | None, describe: Describe,
     kept = _free_name(path, now) if _bytes_of(path) or _bytes_of(_wal(path)) else None
     with opened(path) as there:
         found = find(there, describe, mark.installation if mark is not None else None)
+        if mark is not None and found.notes.get(INSTALLATION, (0, mark.installation))[1] != mark.installation:
+            mark = None  # it is about another outbox, which somebody has replaced by this one
         report = _Rebuilding(found, mark, reason, kept).build(there, path.with_name(REBUILDING), describe, now)
     path.with_name(REBUILDING).rename(path.with_name(REBUILT))
     sync_directory(path.parent)
@@ -144,8 +146,10 @@ class _Rebuilding:
         lost = missing if self._books or self._mark is not None else None  # without books nobody can know
         gone = self._settle_bookmarks(sql)
         report = Report(self._reason, self._kept, sum(each.envelope.records for each in waiting), lost, gone)
-        if lost != 0 or gone:
-            books.enter_gap(sql, Gap(SOURCE, self._reason, None, None, lost, self._detail(waiting)), now)
+        # With them goes what was lost before and whose gap was lost now.
+        to_name = None if lost is None else max(lost, books.unnamed(sql, SOURCE))
+        if to_name != 0 or gone:
+            books.enter_gap(sql, Gap(SOURCE, self._reason, None, None, to_name, self._detail(waiting)), now)
         return report
 
     def _settle_bookmarks(self, sql: sqlite3.Connection) -> tuple[str, ...]:

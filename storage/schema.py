@@ -133,6 +133,12 @@ def identify(connection: sqlite3.Connection, path: Path) -> int:
     return int(version)
 
 
+def installation_of(connection: sqlite3.Connection) -> str:
+    """The name of the installation whose file it is; empty when it is not known."""
+    row = connection.execute("SELECT value FROM note WHERE name = ?", (INSTALLATION,)).fetchone()
+    return str(row[0]) if row else ""
+
+
 def columns_of(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
     """The names of a table's columns; none when there is no such table."""
     return tuple(row[1] for row in connection.execute(f"PRAGMA table_info({table})").fetchall())

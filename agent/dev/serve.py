@@ -149,7 +149,7 @@ class RunningBackend:
             raise
         workers.set_thread_count(THREADS)
         self._port = int(server.effective_port)
-        self._wake = server.trigger.pull_trigger
+        self._trigger = server.trigger
         self._loop = threading.Thread(target=self._run, args=(server, workers, sockets), name="backend-loop")
         self._loop.start()
 
@@ -159,8 +159,10 @@ class RunningBackend:
             return
         if not self._stopping.is_set():  # once: a stop that Ctrl-C broke off is followed by another
             self._stopping.set()
-            self._wake()
+            self._trigger.pull_trigger()
         self._loop.join()
+        # Last, and here: a thread that ends pulls it, and the loop may end by itself before it is pulled above.
+        self._trigger.close()
         self._loop = None
 
     def close(self) -> None:
@@ -185,4 +187,3 @@ class RunningBackend:
         workers.shutdown(timeout=STOP_TIMEOUT_S)
         for thread in workers.started:
             thread.join(STOP_TIMEOUT_S)
-        server.trigger.close()  # last: a thread that ends pulls it

@@ -327,7 +327,9 @@ def test_the_heartbeat_keeps_its_pace_while_much_is_collected(clean_mariadb: Mar
     clean_mariadb.fill(MANY)
     with StubBackend(now=now) as stub:
         beats.clear()
-        config = settings(stub, "mysql", clean_mariadb.monitor(), heartbeat_interval=0.5)
+        # Each statement scans up to the last row known; with a million of them a busy machine takes its time for that.
+        db_config = {**clean_mariadb.monitor(), "read_timeout": 120}
+        config = settings(stub, "mysql", db_config, heartbeat_interval=0.5)
         with AgentProcess(write(tmp_path, config)) as agent:
             assert stub.wait_for(
                 lambda each: bool(each.heartbeats) and each.heartbeats[-1]["stats"]["queries_collected"] >= MANY, 900

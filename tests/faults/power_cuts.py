@@ -112,7 +112,10 @@ def put(directory: Path, image: Mapping[str, bytes]) -> None:
     for path in directory.iterdir():
         path.unlink()
     for name, content in image.items():
-        (directory / name).write_bytes(content)
+        with (directory / name).open("wb") as file:
+            if content != bytes(len(content)):
+                file.write(content)
+            file.truncate(len(content))  # all of a file that is only there to keep room
 
 
 def start(directory: Path, before: Look | None, after: Look | None) -> tuple[str, str]:

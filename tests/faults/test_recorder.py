@@ -122,6 +122,5 @@ def test_what_is_acknowledged_is_what_was_done(life: Recording) -> None:
         assert int(look.bookmark or 0) == len(captured) == look.captured
         assert [sum(books[at] for books in look.books.values()) for at in (1, 4)] == [delivered, parked]
         assert look.is_sound
-    assert (delivered > 40, parked > 1, CUT_SHORT in map(len, (each.get("captured", []) for each in promises))) == (
-        *(True, True, True),
-    )
+    assert (delivered > 40, parked > 1) == (True, True), "there is something to lose"
+    assert CUT_SHORT in [len(promise.get("captured", [])) for promise in promises]

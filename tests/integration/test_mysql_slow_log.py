@@ -618,9 +618,10 @@ def test_a_frozen_server_is_away_for_a_new_connection_and_in_mid_stream(server: 
         taken.extend(readings)
     assert 0 < len(Look(taken, None).records) < 2_000
     assert isinstance(error_of(source), DatabaseAway)
-    server.thaw()
-    assert len(look(source, taken[-1].bookmark).records) == 2_000 - len(Look(taken, None).records)
     source.close()
+    server.thaw()
+    with closing(make(server.monitor())) as patient:
+        assert len(look(patient, taken[-1].bookmark).records) == 2_000 - len(Look(taken, None).records)
 
 
 def test_a_table_whose_oldest_rows_were_removed_goes_on_where_it_was(

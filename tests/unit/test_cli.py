@@ -1,12 +1,14 @@
 """The command line in one process: words, options, layers, exit codes.
 
 What could go wrong: an option counts only before or only after the word; a secret is shown by --help or --version; a
-coded error escapes as a traceback or gets the wrong exit code.
+coded error escapes as a traceback or gets the wrong exit code; an audit that finds something ends with 0.
 """
 
 import json
 import logging
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,9 @@ from agent import __version__, cli
 from agent.dev.server_process import free_port
 from agent.errors import ConfigError, DatabaseAway
 from agent.logs import LOGGER
+from storage.envelope import Change, Draft
 from storage.errors import CodedError, OutboxError, OutboxLocked
+from storage.outbox import FILE_NAME, Outbox
 
 
 @pytest.fixture(autouse=True)
@@ -130,3 +134,94 @@ def test_the_log_is_as_the_options_say(
     err = before + capfd.readouterr().err
     entry = next(json.loads(line) for line in err.splitlines() if line.startswith("{"))
     assert (entry["event"], entry["code"], LOGGER.level) == ("collection.wrong", "DB-01", logging.WARNING)
+
+
+# -- audit -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data_dir(config: Path) -> Path:
+    """Beside the configuration; 3 records wait."""
+    with closing(Outbox(config.parent / "data")) as outbox:
+        outbox.commit(Change((Draft("queries", 3, b"body"),)))
+    return config.parent / "data"
+
+
+def break_in(data_dir: Path, statement: str) -> None:
+    with closing(sqlite3.connect(data_dir / FILE_NAME, isolation_level=None)) as sql:
+        assert sql.execute(statement).rowcount == 1
+
+
+def test_an_audit_of_what_is_fine_exits_0_with_or_without_a_configuration(
+    config: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = (
+        "queries: captured 3 = delivered 0 + pending 3 + parked 0 + discarded 0 + lost 0\ngaps: 0\nIt balances.\n"
+    )
+    monkeypatch.chdir(data_dir)  # where there is no configuration
+    for words in (["audit", data_dir], ["audit", "--config", config], ["--config", config, "audit"]):
+        assert said(*words, monkeypatch=monkeypatch, capsys=capsys) == (0, expected, "")
+
+
+def test_an_audit_without_a_directory_needs_a_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = said("audit", monkeypatch=monkeypatch, capsys=capsys)
+    assert (code, out, err.startswith("[CF-02] ")) == (2, "", True)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM envelope",
+        "UPDATE tally SET captured = captured - 1",
+        "UPDATE tally SET captured = captured + 1, lost = lost + 1",
+        "UPDATE tally SET guard = x'00'",
+    ],
+)
+def test_an_audit_that_finds_something_exits_1_and_says_what(
+    data_dir: Path, statement: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    break_in(data_dir, statement)
+    code, out, err = said("audit", data_dir, monkeypatch=monkeypatch, capsys=capsys)
+    assert (code, out.splitlines()[-1], err) == (1, "It does not balance.", "")
+    assert "WRONG: " in out
+    code, out, err = said("audit", "--json", data_dir, monkeypatch=monkeypatch, capsys=capsys)
+    told = json.loads(out)
+    assert (code, told["balances"], err) == (1, False, "")
+    assert told["unnamed"] or told["accounts"]["queries"]["complaints"]
+
+
+def test_an_audit_as_json_is_one_object(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = said("audit", data_dir, "--json", monkeypatch=monkeypatch, capsys=capsys)
+    told = json.loads(out)
+    assert (code, out.count("\n"), sorted(told)) == (0, 1, ["accounts", "balances", "gaps", "unnamed"])
+    assert (told["balances"], told["accounts"]["queries"]["pending"]) == (True, 3)
+
+
+def test_an_audit_beside_an_outbox_that_is_open_balances(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(Outbox(data_dir)) as outbox:
+        outbox.commit(Change((Draft("queries", 2, b"more"),)))
+        code, out, _ = said("audit", data_dir, monkeypatch=monkeypatch, capsys=capsys)
+    assert (code, out.startswith("queries: captured 5 = delivered 0 + pending 5 ")) == (0, True)
+
+
+def test_an_audit_of_what_is_no_outbox_exits_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / FILE_NAME).write_text("Dear diary")
+    code, out, err = said("audit", tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+    assert (code, out, err.startswith("[OB-01] ")) == (2, "", True)
+    assert (tmp_path / FILE_NAME).read_text() == "Dear diary"
+
+
+def test_an_audit_of_nothing_at_all_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said("audit", tmp_path, monkeypatch=monkeypatch, capsys=capsys) == (0, "gaps: 0\nIt balances.\n", "")
+    assert list(tmp_path.iterdir()) == []

@@ -332,6 +332,7 @@ def test_threads_that_work_and_wait_are_never_stuck(
 def test_a_thread_that_is_dead_is_not_stuck_at_what_it_did_last(tmp_path: Path, stub: StubBackend) -> None:
     bench = Bench(tmp_path, stub)
     life = bench.conductor._lives["flusher"]
+    life.began_s = Clock().monotonic()
     life.pulse.beat("sending to the backend")
     bench.conductor._note_death(life)
     assert (life.pulse.step, bench.conductor._dying()) == (None, ())  # one death is mended in a second

@@ -138,7 +138,7 @@ def test_every_word_stands_in_the_table_and_no_other() -> None:
 
 
 def test_every_option_is_named_and_no_other() -> None:
-    context = click.Context(cli)
+    context = click.Context(cli, **cli.context_settings)
     commands = [cli, *cli.commands.values()]
     options = {
         name

@@ -72,7 +72,10 @@ def test_every_kind_of_row_is_found_for_what_it_is(tmp_path: Path) -> None:
     assert found.books[TOPIC] == (9, 0, 0, 0, 3, 6, 38, 2, 0)
     assert found.books["command_result"] == (0,) * len(FIELDS)
     assert found.bookmarks == {"watch": (3, 0, b"2")}
-    assert found.notes == {INSTALLATION: (0, outbox.installation), "mood": (0, "2")}
+    assert {name: found.notes[name] for name in (INSTALLATION, "mood")} == {
+        INSTALLATION: (0, outbox.installation),
+        "mood": (0, "2"),
+    }
     assert found.marks == {1: "m0", 2: "m1", 3: "m2"}
     assert found.gaps == {1: (1, "watch", "rotated", "a", None, 4, "why", 7.0)}
     assert not found.is_empty
