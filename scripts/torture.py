@@ -69,7 +69,7 @@ PARTS: dict[str, Part] = {
     ),
     "damages": Part(
         *("tests.faults.damage", 10_000, "damages"),
-        lost=("unnamed", "whole_but_lost"),
+        lost=("unnamed",),
         doubled=("doubled",),
         invented=("invented",),
         broken=("doubled", "starts_failed"),

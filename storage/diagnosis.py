@@ -132,8 +132,11 @@ def _is_ours(path: Path, mark: HighWater | None, describe: Describe) -> bool:
         with closing(connect_readonly(path, alone=not _has_wal(path))) as sql:
             names = {row[0] for row in sql.execute("SELECT name FROM sqlite_master").fetchall()}
     except STATEMENT_ERRORS:
-        if mark is not None:
-            return True
-        with opened(path) as there:
-            return not find(there, describe, None).is_empty
-    return COLUMNS.keys() <= names
+        names = set()
+    if names:
+        return COLUMNS.keys() <= names
+    # No database, or what SQLite takes for an empty one: the first bytes of a file that was cut.
+    if mark is not None:
+        return True
+    with opened(path) as there:
+        return not find(there, describe, None).is_empty

@@ -14,8 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from storage.schema import VERSION
-
 FILE_NAME = "outbox.mark"
 _SLOT_BYTES, _SLOTS = 2_048, 2
 _DIGEST_CHARACTERS = 32
@@ -111,10 +109,7 @@ def _unpacked(slot: bytes) -> tuple[int, HighWater] | None:
         return None
     if digest != _digest(text):
         return None
-    number, version, *fields = json.loads(text)
-    if version != VERSION:
-        return number, HighWater(version, "")  # of a format with other fields
-    high, low, offered, installation, books, bookmarks, first = fields
+    number, version, high, low, offered, installation, books, bookmarks, first, *_ = json.loads(text)
     numbers = {topic: tuple(row) for topic, row in books.items()}
     return number, HighWater(version, installation, high, low, offered, numbers, bookmarks, first)
 

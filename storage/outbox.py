@@ -92,8 +92,7 @@ class Outbox:
             seq += 1
             self._insert(sql, draft, seq)
         for name, value in change.bookmarks.items():
-            row = (name, value, seq)
-            sql.execute("INSERT OR REPLACE INTO bookmark VALUES (?, ?, ?, ?)", (*row, guard("bookmark", *row)))
+            books.put_bookmark(sql, name, value, seq)
             sql.execute("DELETE FROM note WHERE name = ?", (f"{LOST_BOOKMARK}{name}",))
         for gap in change.gaps:
             books.enter_gap(sql, gap, self._now())
@@ -101,7 +100,7 @@ class Outbox:
             if text is None:
                 sql.execute("DELETE FROM note WHERE name = ?", (name,))
             else:
-                sql.execute("INSERT OR REPLACE INTO note VALUES (?, ?, ?)", (name, text, guard("note", name, text)))
+                books.put_note(sql, name, text)
         for name in change.marks:
             ((last,),) = sql.execute(_LAST_MARK).fetchall()
             number = last + 1

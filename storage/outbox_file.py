@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from storage import books, probe
-from storage.ballast import Ballast, reserve
+from storage import books
+from storage.ballast import Ballast
 from storage.connection import (
     PAGE_BYTES,
     STATEMENT_ERRORS,
@@ -33,17 +33,20 @@ from storage.errors import OutboxBroken, OutboxDamaged, OutboxError, OutboxFull,
 from storage.findings import Describe
 from storage.high_water import HighWater, HighWaterFile
 from storage.salvage import DAMAGED, finish_swap, salvage
-from storage.schema import VERSION, identify, installation_of, migrate
-from storage.wal import settle, wal_of
+from storage.schema import PROBE, VERSION, identify, installation_of, migrate
+from storage.wal import bytes_with_wal, widen, write_through
 
 FILE_NAME = "outbox.sqlite3"
 _HEAL_PAUSE_S = 60.0  # a disk that damages everything at once is not to be filled with damaged files
 _FEWEST_PAGES = 8
 _PLENTY_BYTES = 64 * 1_048_576
+# About what the delete of a large envelope writes. Replaced in its place each time: a full disk lets no file grow.
+_PROBE = (PROBE, "0" * 40_960)
 
 _LOW = "SELECT min(seq) FROM envelope"
 _FIRST = "SELECT topic, (SELECT min(place) FROM envelope WHERE envelope.topic = tally.topic) FROM tally"
 _BOOKMARKS = "SELECT name, at_seq FROM bookmark"
+_PROBED = f"SELECT 1 FROM note WHERE name = '{PROBE}'"
 
 T = TypeVar("T")
 OnBooks = Callable[[str, Tally], None]
@@ -149,7 +152,7 @@ class OutboxFile:
 
     def probe(self) -> None:
         """Raises OutboxFull unless a commit of some size succeeds now."""
-        self.write(probe.put, draining=True)
+        self.write(lambda sql: books.put_note(sql, *_PROBE), draining=True)
         self.is_tight = False
 
     def used_bytes(self) -> int:
@@ -200,7 +203,7 @@ class OutboxFile:
             if not self._ballast.release():
                 raise
             connection = self._open_or_rebuild(wrong if self._may_rebuild() else None)
-            self._widen_wal()
+            widen(self.path, self._checkpoint_pages)  # from now on it has the room that a drain needs
             return connection
 
     def _open_or_rebuild(self, wrong: str | None) -> sqlite3.Connection:
@@ -209,7 +212,7 @@ class OutboxFile:
                 self._on_loss("The outbox had been rebuilt before the last end; its gaps say what was lost")
             reason = wrong or diagnose(self.path, self._state, self._describe)
             if reason is None:
-                settle(self.path)
+                write_through(self.path)
                 try:
                     return self._connect()
                 except OutboxDamaged:
@@ -226,7 +229,7 @@ class OutboxFile:
     def _rebuild(self, reason: str) -> None:
         if not self._may_rebuild():
             raise OutboxDamaged(f"it was rebuilt less than {_HEAL_PAUSE_S:g} s ago")
-        needed, (free, _) = _bytes_of(self.path), self.free_bytes()
+        needed, (free, _) = bytes_with_wal(self.path), self.free_bytes()
         if free < needed:
             raise OutboxFull(f"to rebuild a damaged outbox {needed:,} bytes are needed, {free:,} are free")
         report = salvage(self.path, reason, self._state, self._describe, self._now())
@@ -266,8 +269,8 @@ class OutboxFile:
         for topic in self._topics:
             if topic not in known:
                 books.change(sql, topic)
-        if self._ballast.is_kept and not probe.is_there(sql):
-            probe.put(sql)
+        if self._ballast.is_kept and sql.execute(_PROBED).fetchone() is None:
+            books.put_note(sql, *_PROBE)
         if self._state is not None and self._state.installation == installation_of(sql) and self._state.offered:
             books.doubt(sql, self._state.offered)
 
@@ -338,11 +341,7 @@ class OutboxFile:
     def _give_up_ballast(self) -> None:
         if self._ballast.release():
             self._checkpoint()
-            self._widen_wal()
-
-    def _widen_wal(self) -> None:
-        # At once, before somebody else takes what was given up: from now on the WAL has the room that a drain needs.
-        reserve(wal_of(self.path), self._checkpoint_pages * PAGE_BYTES)
+            widen(self.path, self._checkpoint_pages)
 
     @property
     def _checkpoint_pages(self) -> int:
@@ -381,7 +380,3 @@ def _make_directory(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise OutboxInaccessible(f"{directory} ({error.strerror})") from error
-
-
-def _bytes_of(path: Path) -> int:
-    return sum(each.stat().st_size for each in (path, wal_of(path)) if each.exists())

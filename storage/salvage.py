@@ -136,7 +136,7 @@ class _Rebuilding:
         for name, (_, value) in self._found.notes.items():
             if name in {INSTALLATION, PROBE}:
                 continue
-            _put(sql, "note", (name, value, guard("note", name, value)))
+            books.put_note(sql, name, value)
 
     def _balance(self, sql: sqlite3.Connection, waiting: list[Found], now: float) -> Report:
         for topic, numbers in self._books.items():
@@ -160,14 +160,13 @@ class _Rebuilding:
         for name in sorted({*known, *self._found.bookmarks}):
             at, _, value = self._found.bookmarks.get(name, (-1, 0, b""))
             if at >= 0 and self._may_go_on(at, known.get(name, at)):
-                _put(sql, "bookmark", (name, value, at, guard("bookmark", name, value, at)))
+                books.put_bookmark(sql, name, value, at)
             else:
                 gone.append(name)
         if self._mark is None:
             gone.append(ANY)
         for name in gone:
-            note = (f"{LOST_BOOKMARK}{name}", self._reason)
-            _put(sql, "note", (*note, guard("note", *note)))
+            books.put_note(sql, f"{LOST_BOOKMARK}{name}", self._reason)
         return tuple(gone)
 
     def _may_go_on(self, at: int, should_be_at: int) -> bool:

@@ -1,25 +1,27 @@
-"""The WAL beside an outbox, as a file. No lock on it is dropped by a close, and SQLite takes zeros for its end."""
+"""The WAL beside a database file, handled by its bytes. SQLite keeps no lock on it that a close could drop."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from storage.ballast import reserve
+from storage.connection import PAGE_BYTES
 from storage.errors import OutboxBroken
 
 _CHUNK_BYTES = 1_048_576
 
 
 def wal_of(path: Path) -> Path:
-    """Where the WAL of the database at `path` is."""
+    """Where the WAL of a database file is."""
     return path.with_name(f"{path.name}-wal")
 
 
-def settle(path: Path) -> None:
-    """Makes what stands in the WAL durable; raises OutboxBroken.
+def write_through(path: Path) -> None:
+    """Makes durable what stands in the WAL of `path`, before anybody relies on it. Raises OutboxBroken.
 
-    What a killed process wrote and never synced would be read as if the disk had it. It is written once more, because
-    after a sync that failed the kernel takes it for clean.
+    What a killed process wrote and never synced would be read as if the disk had it. Written once more, because after
+    a sync that failed the kernel takes it for clean.
     """
     wal = wal_of(path)
     try:
@@ -32,3 +34,13 @@ def settle(path: Path) -> None:
         return
     except OSError as error:
         raise OutboxBroken(f"{wal} ({error.strerror})") from error
+
+
+def widen(path: Path, pages: int) -> None:
+    """Gives the WAL of `path` room for so many pages, before somebody else takes it; SQLite takes zeros for its end."""
+    reserve(wal_of(path), pages * PAGE_BYTES)
+
+
+def bytes_with_wal(path: Path) -> int:
+    """The size of a database file with its WAL."""
+    return sum(each.stat().st_size for each in (path, wal_of(path)) if each.exists())

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults import recorder
+from tests.faults.damage import make_plays
+from tests.faults.played import Play
 from tests.faults.power_cuts import Laboratory, Recording, place_in_memory
 from tests.faults.recorder import CompilerMissing
 
@@ -51,3 +53,10 @@ def bench(recorder_library: Path) -> Iterator[Laboratory]:
 def life(bench: Laboratory) -> Recording:
     """The whole life of an outbox, recorded."""
     return bench.record()
+
+
+@pytest.fixture(scope="session")
+def plays() -> Iterator[list[Play]]:
+    """Outboxes with a past, two of each kind."""
+    with place_in_memory() as path:
+        yield make_plays(path, 1, 2)

@@ -18,6 +18,7 @@ import orjson
 from agent import body
 from agent.collector import Collector, describe, result_draft
 from agent.commands import Command, Result
+from agent.delivery import RETRY_AFTER_CAP_S
 from agent.flusher import Flusher
 from agent.sinks import QUERIES, TOPICS
 from agent.status import LinkStatus, Scoreboard
@@ -359,6 +360,7 @@ class World:
         """Every fault is over and good records come: all arrive, each once, but what is parked or named as lost."""
         self.backend.mood, self.backend.is_deadly = Mood.WELL, False
         self.free_the_disk()
+        self.clock.turn(2 * RETRY_AFTER_CAP_S)  # a date is measured by a wall clock that may have jumped
         last = self.source.rows
         for each in (self.backend.bad, self.backend.skipped):
             each.intersection_update(f"r{number}" for number in range(last))  # bad ones at the very end would be held

@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from agent.body import unpack
-from agent.collector import TURN_RECORDS
+from agent.collector import TURN_RECORDS, Collector
 from agent.commands import Command
 from agent.errors import LoginRefused
 from agent.pulse import Step
@@ -441,6 +441,20 @@ def test_after_a_lost_bookmark_it_skips_tells_the_gap_and_goes_on_from_there(tmp
         ("outbox", "missing"),
         ("fake", "bookmark_lost"),
     ]
+    again.outbox.close()
+
+
+def test_were_nothing_skipped_all_of_it_would_come_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Rig(tmp_path)
+    first.source.rows = 25
+    first.run_for(1)
+    first.outbox.close()
+    first.outbox.path.unlink()
+
+    monkeypatch.setattr(Collector, "must_skip", False)
+    again = Rig(tmp_path, source=first.source)
+    again.run_for(1)
+    assert rows(again) == numbered(25)
     again.outbox.close()
 
 
