@@ -382,7 +382,7 @@ def test_with_checkpoints_as_late_as_on_a_large_disk_the_ballast_does_not_suffic
 def test_without_room_taken_for_the_wal_at_once_somebody_else_ends_the_drain(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_file, "reserve", lambda *_: False)
+    monkeypatch.setattr("storage.wal.reserve", lambda *_: False)
     with closing(opened(disk.path)) as outbox:
         some(outbox, SIZES["middle"])
         worn(outbox)
