@@ -145,11 +145,16 @@ class Conductor:
         life.pulse.end()
 
     def _dying(self) -> tuple[Stuck, ...]:
-        """The threads that are dead once more: what they should do is not done, however often they are replaced."""
+        """The threads that die again and again: what they should do is not done, however often they are replaced.
+
+        One that was just started again counts until it has lived on for a while.
+        """
+        now_s, limits = self._clock.monotonic(), self._deadlines
         return tuple(
             Stuck(name, "dying again and again", life.dying_s)
             for name, life in self._lives.items()
-            if life.due_s is not None and life.pause_s > self._deadlines.restart_s
+            if life.pause_s > limits.restart_s
+            and (life.due_s is not None or now_s - life.began_s < limits.restart_cap_s)
         )
 
     def _end(self) -> bool:

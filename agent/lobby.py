@@ -1,4 +1,7 @@
-"""Where an agent waits that finds no room on the disk at its start: it says so to the backend, and tries again."""
+"""Where an agent waits whose outbox cannot be opened at its start for a reason that may heal: a full disk above all.
+
+It says so to the backend, and tries again.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ from agent.config.schema import Config
 from agent.logs import tell
 from agent.status import LinkStatus, Scoreboard
 from agent.worker import Worker
-from storage.errors import OutboxFull
+from storage.errors import OutboxBroken, OutboxDamaged, OutboxError, OutboxFull
 
+_MAY_HEAL = (OutboxFull, OutboxBroken, OutboxDamaged)
 TRY_S = 5.0
 LEAVE_S = 2.0
 
@@ -21,32 +25,34 @@ LEAVE_S = 2.0
 def build_when_there_is_room(config: Config, layers: Layers, parts: wiring.Parts | None = None) -> wiring.Agent:
     """The agent, as soon as its outbox can be opened. Until then heartbeats go out; a signal ends the waiting.
 
-    Raises what `wiring.build` raises, except OutboxFull.
+    Raises OutboxLocked, OutboxForeign, OutboxNewer, OutboxInaccessible, OutboxNotDurable: these a person has to mend.
     """
     parts = parts or wiring.Parts()
     try:
         return wiring.build(config, layers, parts)
-    except OutboxFull as full:
-        tell(logging.WARNING, "outbox.no_room", str(full))
-        return _wait(config, layers, parts, full)
+    except _MAY_HEAL as error:
+        tell(logging.WARNING, "outbox.not_open", f"Waiting for the outbox: {error}")
+        return _wait(config, layers, parts, error)
 
 
-def _wait(config: Config, layers: Layers, parts: wiring.Parts, full: OutboxFull) -> wiring.Agent:
+def _wait(config: Config, layers: Layers, parts: wiring.Parts, error: OutboxError) -> wiring.Agent:
     board = Scoreboard(parts.clock.monotonic())
     # Commands are left where they are: the backend hands them out again.
     heartbeat = wiring.make_heartbeat(config, parts, board, give=lambda _: None)
-    worker = Worker("heartbeat", heartbeat.run, lambda _: None)
+    died = threading.Event()
+    worker = Worker("heartbeat", heartbeat.run, lambda _: died.set())
     pause = threading.Event()  # never set: a wait that a signal ends
-    board.delivery = LinkStatus(error=str(full))
+    board.delivery = LinkStatus(error=str(error))
     worker.start()
     try:
         while True:
             parts.systemd.ready()
-            parts.systemd.alive()
+            if not died.is_set():  # without its heartbeat nobody hears why it does not get on
+                parts.systemd.alive()
             pause.wait(TRY_S)
             try:
                 return wiring.build(config, layers, parts)
-            except OutboxFull as still:
+            except _MAY_HEAL as still:
                 board.delivery = replace(board.delivery, error=str(still))
     finally:
         heartbeat.stop()

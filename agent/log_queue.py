@@ -31,7 +31,10 @@ class LineQueue(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Puts the line into the queue, or counts it."""
-        line = self._line(record)
+        try:
+            line = self._line(record)
+        except (TypeError, ValueError, KeyError) as error:  # a library's slip in a message must not end who told it
+            line = f"{record.name}: a message could not be put into words ({error})\n".encode()
         with self._counting:
             # Said where they are missing. Not at the first free place: half of the lines would be about the others.
             is_over = self._missed and self._lines.qsize() <= self._lines.maxsize // 2

@@ -148,10 +148,11 @@ class WatchLoop:
     def _turns(self) -> int:
         """Reads to the end of the source, or until Stop; the last turn is left unsaved. Gives the records read."""
         total = 0
-        if self._collector.must_skip:
+        bookmark = self._collector.bookmark
+        if bookmark is None and self._collector.must_skip:  # in this order: it may be lost in between
             self._collector.take(self._source.skip())
             return total
-        with closing(self._source.read(self._collector.bookmark)) as readings:
+        with closing(self._source.read(bookmark)) as readings:
             for reading in readings:
                 total += len(reading.records)
                 self._collector.take(reading)

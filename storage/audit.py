@@ -5,6 +5,7 @@ Read-only and in one snapshot, so it may be done beside a running agent.
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from pathlib import Path
 from storage import books
 from storage.connection import STATEMENT_ERRORS, connect_readonly, explain
 from storage.envelope import Gap
-from storage.errors import OutboxInaccessible
+from storage.errors import OutboxGone, OutboxInaccessible
 from storage.guard import guard
+from storage.high_water import FILE_NAME as MARK_NAME
+from storage.high_water import HighWaterFile
 from storage.outbox_file import FILE_NAME
 from storage.schema import COLUMNS, VERSION, identify
 
@@ -37,6 +40,7 @@ class Account:
     possible_duplicates: int
     counted_pending: int
     counted_parked: int
+    damaged: int
     is_intact: bool
 
     @property
@@ -50,6 +54,8 @@ class Account:
             found.append(f"pending {self.pending:,}, but {self.counted_pending:,} are in the file")
         if self.parked != self.counted_parked:
             found.append(f"parked {self.parked:,}, but {self.counted_parked:,} are in the file")
+        if self.damaged:
+            found.append(f"{self.damaged:,} bodies are not what was written")
         if not self.is_intact:
             found.append("the books are not what was written")
         return tuple(found)
@@ -78,11 +84,16 @@ class Audit:
 def audit(directory: Path) -> Audit:
     """Reads the outbox in `directory`; one that does not exist yet has nothing to account for.
 
-    Raises OutboxForeign, OutboxNewer, OutboxInaccessible, OutboxDamaged, OutboxBroken.
+    Raises OutboxGone when there was one and it is missing, OutboxForeign, OutboxNewer, OutboxInaccessible,
+    OutboxDamaged, OutboxBroken.
     """
     path = directory / FILE_NAME
     try:
+        if not directory.is_dir():
+            raise OutboxInaccessible(f"{directory} is no directory")
         if not path.exists():
+            if HighWaterFile(directory).found is not None:
+                raise OutboxGone(f"{path}, although {MARK_NAME} tells of it")
             return Audit((), ())
         with closing(connect_readonly(path)) as sql:
             version = identify(sql, path)
@@ -108,8 +119,17 @@ def _account(sql: sqlite3.Connection, topic: str, version: int) -> Account:
         possible_duplicates=numbers.get("possible_duplicates", 0),
         counted_pending=books.waiting(sql, topic)[0],
         counted_parked=books.kept_aside(sql, topic),
+        damaged=_damaged(sql, topic),
         is_intact=version != VERSION or _is_intact(sql, topic),
     )
+
+
+def _damaged(sql: sqlite3.Connection, topic: str) -> int:
+    damaged = 0
+    for table in ("envelope", "parked"):
+        cursor = sql.execute(f"SELECT body, sha256 FROM {table} WHERE topic = ?", (topic,))
+        damaged += sum(hashlib.sha256(body).digest() != digest for body, digest in cursor)
+    return damaged
 
 
 def _is_intact(sql: sqlite3.Connection, topic: str) -> bool:

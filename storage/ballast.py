@@ -62,7 +62,7 @@ class Ballast:
 def reserve(path: Path, size: int) -> bool:
     """Makes the file at least `size` bytes long, with all of them allocated; whether that was done."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             # Allocated and not only extended: a hole in a file keeps no room.
             os.posix_fallocate(descriptor, 0, size)

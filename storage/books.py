@@ -82,6 +82,17 @@ def write(sql: sqlite3.Connection, topic: str, numbers: Numbers) -> None:
     sql.execute(_WRITE, (topic, *row, guard("tally", topic, *row)))
 
 
+def put_note(sql: sqlite3.Connection, name: str, text: str) -> None:
+    """Writes a note, in place of an earlier one of that name."""
+    sql.execute("INSERT OR REPLACE INTO note VALUES (?, ?, ?)", (name, text, guard("note", name, text)))
+
+
+def put_bookmark(sql: sqlite3.Connection, name: str, value: bytes, at_seq: int) -> None:
+    """Writes a bookmark, in place of an earlier one of that name."""
+    row = (name, value, at_seq)
+    sql.execute("INSERT OR REPLACE INTO bookmark VALUES (?, ?, ?, ?)", (*row, guard("bookmark", *row)))
+
+
 def last_seq(sql: sqlite3.Connection) -> int:
     """The highest sequence number ever given to an envelope; 0 when there was none."""
     ((number,),) = sql.execute(_LAST_SEQ).fetchall()

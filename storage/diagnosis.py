@@ -17,8 +17,8 @@ from storage.findings import Describe, find
 from storage.guard import guard
 from storage.high_water import HighWater
 from storage.images import opened
-from storage.salvage import DAMAGED, MISSING, ROLLED_BACK
-from storage.schema import COLUMNS, VERSION, has_shape, identify, installation_of
+from storage.salvage import DAMAGED, LOST_BOOKMARK, MISSING, ROLLED_BACK
+from storage.schema import COLUMNS, PROBE, VERSION, has_shape, identify, installation_of
 
 CHECKED_BYTES = 64 * 1_048_576  # a larger file is not read through at each start; its rows are checked as they are read
 
@@ -73,7 +73,7 @@ def _examine(path: Path, mark: HighWater | None) -> str | None:
 def _is_guarded(sql: sqlite3.Connection, table: str) -> bool:
     columns = ", ".join(COLUMNS[table])
     rows = sql.execute(f"SELECT {columns} FROM {table}").fetchall()
-    return all(row[-1] == guard(table, *row[:-1]) for row in rows)
+    return all(row[-1] == guard(table, *row[:-1]) for row in rows if row[0] != PROBE)
 
 
 def _would_repeat_numbers(sql: sqlite3.Connection, table: str) -> bool:
@@ -97,7 +97,10 @@ def _is_behind(sql: sqlite3.Connection, version: int, mark: HighWater) -> bool:
         for now, then in zip(known.get(topic, (0, 0)), numbers, strict=False)
     )
     read = dict(sql.execute("SELECT name, at_seq FROM bookmark").fetchall()) if version == VERSION else {}
-    bookmarks = any((read.get(name) or 0) < at for name, at in mark.bookmarks.items())
+    noted = {name for (name,) in sql.execute("SELECT name FROM note").fetchall()}  # a rebuilt file knows what it lost
+    bookmarks = any(
+        (read.get(name) or 0) < at and f"{LOST_BOOKMARK}{name}" not in noted for name, at in mark.bookmarks.items()
+    )
     return last_seq(sql) < mark.high or books or bookmarks
 
 
@@ -129,8 +132,11 @@ def _is_ours(path: Path, mark: HighWater | None, describe: Describe) -> bool:
         with closing(connect_readonly(path, alone=not _has_wal(path))) as sql:
             names = {row[0] for row in sql.execute("SELECT name FROM sqlite_master").fetchall()}
     except STATEMENT_ERRORS:
-        if mark is not None:
-            return True
-        with opened(path) as there:
-            return not find(there, describe, None).is_empty
-    return COLUMNS.keys() <= names
+        names = set()
+    if names:
+        return COLUMNS.keys() <= names
+    # No database, or what SQLite takes for an empty one: the first bytes of a file that was cut.
+    if mark is not None:
+        return True
+    with opened(path) as there:
+        return not find(there, describe, None).is_empty

@@ -14,7 +14,7 @@ from storage.envelope import Envelope
 from storage.errors import OutboxDamaged
 from storage.guard import Value, guard
 from storage.images import Images
-from storage.schema import COLUMNS
+from storage.schema import COLUMNS, INSTALLATION
 
 Describe = Callable[[bytes], tuple[str, int] | None]  # a body -> its topic and how many records it holds
 ParkedRow = tuple[Any, ...]
@@ -85,22 +85,32 @@ def mended(envelope: Envelope, describe: Describe, installation: str | None) -> 
     if envelope.is_intact and envelope.guard is not None:
         return envelope
     digest = hashlib.sha256(envelope.body)
-    short = digest.hexdigest()[:16]
     named = _KEY.fullmatch(envelope.key)
-    is_half = named is not None and bool(named["half"])
-    is_named = named is not None and named["short"] == short and not is_half
+    is_named = named is not None and named["short"] == digest.hexdigest()[:16]
     told = describe(envelope.body) if is_named or digest.digest() == envelope.sha256 else None
     if told is None:
         return envelope if envelope.is_intact else None
-    seq = int(named["seq"]) if named is not None and is_named else envelope.seq
-    key = envelope.key
-    if not is_half:  # the key of a half was made from a body that is not there any more
-        key = f"{installation or (named['installation'] if named else 'mended')}-{seq}-{short}"
-    place = envelope.place if 0 < envelope.place <= seq else seq
-    whole = Envelope(seq, told[0], place, key, told[1], envelope.body, digest.digest(), envelope.created_at)
-    if envelope.is_intact and replace(envelope, doubtful=False) == whole:
-        return envelope
-    return replace(whole, doubtful=True)
+    fitted = replace(envelope, topic=told[0], records=told[1], sha256=digest.digest())
+    candidates = [replace(fitted, seq=seq, place=place, key=key) for seq, place, key in _names(fitted, installation)]
+    if envelope.is_intact and envelope in candidates:
+        return envelope  # of format 1, which had no checksum
+    # The row's own checksum says which of them is what was written.
+    whole = next((each for each in candidates if each.guard == each.guard_now), None)
+    return whole or replace(candidates[0], doubtful=True, guard=None)
+
+
+def _names(envelope: Envelope, installation: str | None) -> Iterator[tuple[int, int, str]]:
+    """What number, place and key may have been, the likeliest first: the key holds the number and the body's hash."""
+    named = _KEY.fullmatch(envelope.key)
+    short = envelope.sha256.hex()[:16]
+    place = envelope.place if 0 < envelope.place <= envelope.seq else envelope.seq
+    if named is not None and named["half"]:  # the key of a half was made from a body that is not there any more
+        yield envelope.seq, place, envelope.key
+    numbers = [int(named["seq"])] if named is not None and named["short"] == short else []
+    for seq in (*numbers, envelope.seq):
+        for prefix in (named["installation"] if named is not None else installation, installation):
+            for at in (min(place, seq), seq, envelope.place):
+                yield seq, at, f"{prefix or 'mended'}-{seq}-{short}"
 
 
 def pending(found: Findings, books: Mapping[str, tuple[int, ...]], first: Mapping[str, int]) -> list[Found]:
@@ -199,7 +209,8 @@ def _add_named(found: Findings, row: pages.Row, age: int) -> None:
                 known = (at or 0, -age, value)
                 found.bookmarks[name] = max(found.bookmarks.get(name, known), known)
         case (str(name), str(value), bytes(check)):
-            if _holds("note", (name, value), check):
+            # One that stands in an older version only was removed since; the name of the installation never is.
+            if (age == 0 or name == INSTALLATION) and _holds("note", (name, value), check):
                 found.notes[name] = max(found.notes.get(name, (-age, value)), (-age, value))
 
 

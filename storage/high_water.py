@@ -66,7 +66,7 @@ class HighWaterFile:
 
     def _open(self) -> bool:
         try:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             if os.fstat(self._descriptor).st_size < _SLOTS * _SLOT_BYTES:
                 os.posix_fallocate(self._descriptor, 0, _SLOTS * _SLOT_BYTES)
         except OSError:
@@ -109,9 +109,9 @@ def _unpacked(slot: bytes) -> tuple[int, HighWater] | None:
         return None
     if digest != _digest(text):
         return None
-    number, version, high, low, offered, installation, books, bookmarks, *more = json.loads(text)
+    number, version, high, low, offered, installation, books, bookmarks, first, *_ = json.loads(text)
     numbers = {topic: tuple(row) for topic, row in books.items()}
-    return number, HighWater(version, installation, high, low, offered, numbers, bookmarks, more[0] if more else {})
+    return number, HighWater(version, installation, high, low, offered, numbers, bookmarks, first)
 
 
 def _digest(text: str) -> str:

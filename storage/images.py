@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ class Images:
     `strays`: content of frames whose own head is damaged, so that nobody knows which page it was.
     """
 
-    content: bytes | mmap.mmap
+    content: bytes | Content
     page_bytes: int
     frames: dict[int, list[bytes]] = field(default_factory=dict)
     strays: list[bytes] = field(default_factory=list)
@@ -46,15 +46,16 @@ class Images:
     def overflow(self, first: int, wanted: int, age: int = 0) -> bytes | None:
         """The content of a chain of overflow pages, from versions that are `age` steps older where there are."""
         parts: list[bytes] = []
-        number, left = first, wanted
+        number, left, seen = first, wanted, set[int]()
         if wanted > len(self.content) + len(self.frames) * self.page_bytes:
             return None  # a chain that bites its tail has as much as one likes
         for _ in range(wanted // (self.page_bytes - 4) + 2):
             if left <= 0:
                 break
-            versions = self.versions(number) if number else []
+            versions = self.versions(number) if number and number not in seen else []
             if not versions:
                 return None
+            seen.add(number)
             page = versions[min(age, len(versions) - 1)]
             parts.append(page[4 : 4 + left])
             left -= self.page_bytes - 4
@@ -67,24 +68,26 @@ class Images:
         versions = self.versions(1)
         trunk = struct.unpack_from(">I", versions[0], _POINTERS_AT)[0] if versions else 0
         while trunk and trunk not in pages and self.versions(trunk):
-            pages.add(trunk)
             page = self.versions(trunk)[0]
             following, count = struct.unpack_from(">II", page)
-            if count > self.page_bytes // 4 - 2:
-                break
-            pages.update(struct.unpack_from(f">{count}I", page, 8))
+            leaves = struct.unpack_from(f">{count}I", page, 8) if count <= self.page_bytes // 4 - 2 else (0,)
+            if not all(self.versions(leaf) for leaf in leaves) or (following and not self.versions(following)):
+                break  # it is no list of free pages: the pointer to it is damaged
+            pages.add(trunk)
+            pages.update(leaves)
             trunk = following
         return pages
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Images]:
-    """The pages of the database in `path`; its file is mapped and not read into memory.
+    """The pages of the database in `path`; its file is read page by page, not into memory.
 
     No connection of this process may have it open: closing it here would drop SQLite's locks on it.
     """
     wal = _bytes_of(path.with_name(f"{path.name}-wal"))
-    with _mapped(path) as content:
+    content = Content(path)
+    try:
         images = Images(content, _page_bytes(content, wal))
         for number, page in _frames(wal, images.page_bytes):
             if number:
@@ -92,21 +95,38 @@ def opened(path: Path) -> Iterator[Images]:
             else:
                 images.strays.append(page)
         yield images
+    finally:
+        content.close()
 
 
-@contextmanager
-def _mapped(path: Path) -> Iterator[bytes | mmap.mmap]:
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        yield b""
-        return
-    with file:
-        if file.seek(0, 2) == 0:
-            yield b""
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            yield content
+class Content:
+    """The bytes of a file that may be missing or unreadable in places: what cannot be read is zeros."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError when the file is there and cannot be opened."""
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._descriptor, self._size = -1, 0
+        else:
+            self._size = os.fstat(self._descriptor).st_size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        wanted = max(0, stop - start)
+        try:
+            return os.pread(self._descriptor, wanted, start) if wanted else b""
+        except OSError:  # a sector that the disk cannot read; mapped into memory it would end the process
+            return bytes(wanted)
+
+    def close(self) -> None:
+        """Ends reading."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -116,14 +136,15 @@ def _bytes_of(path: Path) -> bytes:
         return b""
 
 
-def _page_bytes(content: bytes | mmap.mmap, wal: bytes) -> int:
+def _page_bytes(content: bytes | Content, wal: bytes) -> int:
     """Ours are made with the default; another size in a header is believed only where the size of its file agrees.
 
     A damaged one would make nonsense of everything.
     """
     believed = []
     if len(content) >= 32:
-        (size,), (count,) = struct.unpack_from(">H", content, 16), struct.unpack_from(">I", content, 28)
+        head = content[:32]
+        (size,), (count,) = struct.unpack_from(">H", head, 16), struct.unpack_from(">I", head, 28)
         believed += [size] * (size * count == len(content))
     if len(wal) > _WAL_HEADER_BYTES:
         (size,) = struct.unpack_from(">I", wal, 8)

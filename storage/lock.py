@@ -30,7 +30,7 @@ class DirectoryLock:
         except OSError as error:
             raise _explained(directory, error) from error
         try:
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             os.close(self._directory)
             raise _explained(directory, error) from error

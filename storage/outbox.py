@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from storage import books
 from storage.envelope import Change, Draft, Envelope, Gap, Tally
@@ -91,8 +92,7 @@ class Outbox:
             seq += 1
             self._insert(sql, draft, seq)
         for name, value in change.bookmarks.items():
-            row = (name, value, seq)
-            sql.execute("INSERT OR REPLACE INTO bookmark VALUES (?, ?, ?, ?)", (*row, guard("bookmark", *row)))
+            books.put_bookmark(sql, name, value, seq)
             sql.execute("DELETE FROM note WHERE name = ?", (f"{LOST_BOOKMARK}{name}",))
         for gap in change.gaps:
             books.enter_gap(sql, gap, self._now())
@@ -100,7 +100,7 @@ class Outbox:
             if text is None:
                 sql.execute("DELETE FROM note WHERE name = ?", (name,))
             else:
-                sql.execute("INSERT OR REPLACE INTO note VALUES (?, ?, ?)", (name, text, guard("note", name, text)))
+                books.put_note(sql, name, text)
         for name in change.marks:
             ((last,),) = sql.execute(_LAST_MARK).fetchall()
             number = last + 1
@@ -196,10 +196,12 @@ class Outbox:
 
     def _mend_or_lose(self, envelope: Envelope) -> None:
         whole = mended(envelope, self._describe, self.installation)
-        if whole is not None and whole.seq != envelope.seq:
-            raise OutboxDamaged(f"envelope {whole.seq} stands under the number {envelope.seq}")
+        if whole is None:
+            self._file.keep_aside(envelope.seq, envelope.body)
 
         def put_right(sql: sqlite3.Connection) -> int:
+            if whole is not None and whole.seq != envelope.seq:
+                raise OutboxDamaged(f"envelope {whole.seq} stands under the number {envelope.seq}")
             _delete(sql, envelope)
             if whole is not None:
                 self._store(sql, whole)
@@ -218,8 +220,9 @@ class Outbox:
     def bookmark(self, name: str) -> bytes | None:
         """The bookmark of that name; None when there is none yet."""
         with self._file.reading() as sql:
-            row = sql.execute("SELECT value FROM bookmark WHERE name = ?", (name,)).fetchone()
-        return bytes(row[0]) if row else None
+            row = sql.execute("SELECT name, value, at_seq, guard FROM bookmark WHERE name = ?", (name,)).fetchone()
+            _demand_guarded("bookmark", row)
+        return bytes(row[1]) if row else None
 
     def has_lost_bookmark(self, name: str) -> bool:
         """Whether that bookmark was lost with a damaged file: its source must not be read from the beginning again."""
@@ -232,8 +235,9 @@ class Outbox:
     def note(self, name: str) -> str | None:
         """The note of that name; None when there is none."""
         with self._file.reading() as sql:
-            row = sql.execute("SELECT value FROM note WHERE name = ?", (name,)).fetchone()
-        return str(row[0]) if row else None
+            row = sql.execute("SELECT name, value, guard FROM note WHERE name = ?", (name,)).fetchone()
+            _demand_guarded("note", row)
+        return str(row[1]) if row else None
 
     def has_mark(self, name: str) -> bool:
         """Whether that mark was set, among the newest MARKS_KEPT."""
@@ -284,6 +288,11 @@ class Outbox:
     def close(self) -> None:
         """Closes the file; what was committed is on the disk whether or not this is called."""
         self._file.close()
+
+
+def _demand_guarded(table: str, row: tuple[Any, ...] | None) -> None:
+    if row is not None and row[-1] != guard(table, *row[:-1]):
+        raise OutboxDamaged(f"{table} {row[0]} is not what was written")
 
 
 def _leave(sql: sqlite3.Connection, envelope: Envelope, **settled: int) -> None:

@@ -11,11 +11,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from storage import books
-from storage.ballast import Ballast, reserve
+from storage.ballast import Ballast
 from storage.connection import (
     PAGE_BYTES,
     STATEMENT_ERRORS,
@@ -26,26 +27,25 @@ from storage.connection import (
     make_durable,
 )
 from storage.diagnosis import diagnose
+from storage.directory import make_private
 from storage.envelope import Tally
 from storage.errors import OutboxBroken, OutboxDamaged, OutboxError, OutboxFull, OutboxGone, OutboxInaccessible
 from storage.findings import Describe
-from storage.guard import guard
 from storage.high_water import HighWater, HighWaterFile
-from storage.salvage import DAMAGED, finish_swap, salvage, sync_directory
-from storage.schema import VERSION, identify, installation_of, migrate
+from storage.salvage import DAMAGED, finish_swap, salvage
+from storage.schema import PROBE, VERSION, identify, installation_of, migrate
+from storage.wal import bytes_with_wal, widen, write_through
 
 FILE_NAME = "outbox.sqlite3"
 _HEAL_PAUSE_S = 60.0  # a disk that damages everything at once is not to be filled with damaged files
-_CHUNK_BYTES = 1_048_576
 _FEWEST_PAGES = 8
-PROBE = "probe"
 _PLENTY_BYTES = 64 * 1_048_576
-_PROBE_BYTES = 40_960  # about what the delete of a large envelope writes
+# About what the delete of a large envelope writes. Replaced in its place each time: a full disk lets no file grow.
+_PROBE = (PROBE, "0" * 40_960)
 
 _LOW = "SELECT min(seq) FROM envelope"
 _FIRST = "SELECT topic, (SELECT min(place) FROM envelope WHERE envelope.topic = tally.topic) FROM tally"
 _BOOKMARKS = "SELECT name, at_seq FROM bookmark"
-_PUT_PROBE = "INSERT OR REPLACE INTO note VALUES (?, ?, ?)"
 _PROBED = f"SELECT 1 FROM note WHERE name = '{PROBE}'"
 
 T = TypeVar("T")
@@ -152,7 +152,7 @@ class OutboxFile:
 
     def probe(self) -> None:
         """Raises OutboxFull unless a commit of some size succeeds now."""
-        self.write(_put_probe, draining=True)
+        self.write(lambda sql: books.put_note(sql, *_PROBE), draining=True)
         self.is_tight = False
 
     def used_bytes(self) -> int:
@@ -172,6 +172,14 @@ class OutboxFile:
         except OSError as error:
             raise OutboxInaccessible(f"{self.path.parent} ({error.strerror})") from error
         return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+
+    def keep_aside(self, seq: int, body: bytes) -> None:
+        """Keeps what is left of a damaged envelope beside the file, where there is room for it."""
+        stamp = datetime.fromtimestamp(self._now(), UTC).strftime("%Y%m%dT%H%M%SZ")
+        with suppress(OSError):
+            aside = self.path.with_name(f"outbox.damaged-{stamp}-envelope-{seq}")
+            make_private(aside)
+            aside.write_bytes(body)
 
     def close(self) -> None:
         """Closes the file; what was committed is on the disk whether or not this is called."""
@@ -194,8 +202,8 @@ class OutboxFile:
             # Even opening needs a little: SQLite makes an index of its WAL.
             if not self._ballast.release():
                 raise
-            connection = self._open_or_rebuild(wrong)
-            self._widen_wal()
+            connection = self._open_or_rebuild(wrong if self._may_rebuild() else None)
+            widen(self.path, self._checkpoint_pages)  # from now on it has the room that a drain needs
             return connection
 
     def _open_or_rebuild(self, wrong: str | None) -> sqlite3.Connection:
@@ -204,12 +212,12 @@ class OutboxFile:
                 self._on_loss("The outbox had been rebuilt before the last end; its gaps say what was lost")
             reason = wrong or diagnose(self.path, self._state, self._describe)
             if reason is None:
-                _settle(self.path.with_name(f"{self.path.name}-wal"))
+                write_through(self.path)
                 try:
                     return self._connect()
                 except OutboxDamaged:
                     reason = DAMAGED
-            self._on_loss(str(salvage(self.path, reason, self._state, self._describe, self._now())))
+            self._rebuild(reason)
             return self._connect()
         except STATEMENT_ERRORS as error:
             raise self._or_full(explain(error)) from error
@@ -218,8 +226,21 @@ class OutboxFile:
         except OutboxError as error:
             raise self._or_full(error) from error
 
+    def _rebuild(self, reason: str) -> None:
+        if not self._may_rebuild():
+            raise OutboxDamaged(f"it was rebuilt less than {_HEAL_PAUSE_S:g} s ago")
+        needed, (free, _) = bytes_with_wal(self.path), self.free_bytes()
+        if free < needed:
+            raise OutboxFull(f"to rebuild a damaged outbox {needed:,} bytes are needed, {free:,} are free")
+        report = salvage(self.path, reason, self._state, self._describe, self._now())
+        self._healed_at = self._now()
+        self._on_loss(str(report))
+
+    def _may_rebuild(self) -> bool:
+        return abs(self._now() - self._healed_at) >= _HEAL_PAUSE_S
+
     def _connect(self) -> sqlite3.Connection:
-        _make_private(self.path)
+        make_private(self.path)
         connection = connect(self.path)
         try:
             version = identify(connection, self.path)
@@ -249,7 +270,7 @@ class OutboxFile:
             if topic not in known:
                 books.change(sql, topic)
         if self._ballast.is_kept and sql.execute(_PROBED).fetchone() is None:
-            _put_probe(sql)
+            books.put_note(sql, *_PROBE)
         if self._state is not None and self._state.installation == installation_of(sql) and self._state.offered:
             books.doubt(sql, self._state.offered)
 
@@ -320,12 +341,7 @@ class OutboxFile:
     def _give_up_ballast(self) -> None:
         if self._ballast.release():
             self._checkpoint()
-            self._widen_wal()
-
-    def _widen_wal(self) -> None:
-        # At once, before somebody else takes what was given up: from now on the WAL has the room that a drain needs.
-        # SQLite keeps no lock on this file that a close could drop, and takes zeros for its end.
-        reserve(self.path.with_name(f"{self.path.name}-wal"), self._checkpoint_pages * PAGE_BYTES)
+            widen(self.path, self._checkpoint_pages)
 
     @property
     def _checkpoint_pages(self) -> int:
@@ -336,8 +352,7 @@ class OutboxFile:
     def _judged(self, error: OutboxError) -> OutboxError:
         """The error to raise; the file was rebuilt when that was what it needed."""
         self.is_tight = True
-        if isinstance(error, OutboxDamaged) and abs(self._now() - self._healed_at) >= _HEAL_PAUSE_S:
-            self._healed_at = self._now()
+        if isinstance(error, OutboxDamaged) and self._may_rebuild():
             if self._connection is not None:
                 close_as_it_is(self._connection, self.path)
                 self._connection = None
@@ -360,36 +375,8 @@ def _number(sql: sqlite3.Connection, pragma: str) -> int:
     return int(number)
 
 
-def _put_probe(sql: sqlite3.Connection) -> None:
-    # Replaced in its place each time: on a full disk the file cannot grow.
-    note = (PROBE, "0" * _PROBE_BYTES)
-    sql.execute(_PUT_PROBE, (*note, guard("note", *note))).close()
-
-
 def _make_directory(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise OutboxInaccessible(f"{directory} ({error.strerror})") from error
-
-
-def _settle(wal: Path) -> None:
-    # What a killed process wrote and never synced would be read as if the disk had it. Written once more, because after
-    # a sync that failed the kernel takes it for clean. SQLite keeps no lock on this file that a close could drop.
-    try:
-        with wal.open("r+b", buffering=0) as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                file.seek(-len(chunk), os.SEEK_CUR)
-                file.write(chunk)
-            os.fsync(file.fileno())
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise OutboxBroken(f"{wal} ({error.strerror})") from error
-
-
-def _make_private(path: Path) -> None:
-    # Created by us, so that SQLite's umask never decides who may read it; -wal and -shm take over the mode.
-    if not path.exists():
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        sync_directory(path.parent)

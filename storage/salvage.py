@@ -5,10 +5,9 @@ What was lost is named by a gap in the rebuilt file. May be cut at any instant: 
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +15,13 @@ from pathlib import Path
 from storage import books
 from storage.books import FIELDS
 from storage.connection import connect
+from storage.directory import make_private, sync_directory
 from storage.envelope import Gap
 from storage.findings import Describe, Findings, Found, find, load, pending
 from storage.guard import guard
 from storage.high_water import HighWater
 from storage.images import Images, opened
-from storage.schema import COLUMNS, INSTALLATION, migrate
+from storage.schema import COLUMNS, INSTALLATION, PROBE, migrate
 
 REBUILDING, REBUILT = "outbox.rebuilding", "outbox.rebuilt"  # the second name means: it is whole
 LOST_BOOKMARK = "lost_bookmark/"  # and the bookmark's name: a note for whoever reads its source again
@@ -94,6 +94,7 @@ class _Rebuilding:
 
     def build(self, there: Images, rebuilt: Path, describe: Describe, now: float) -> Report:
         waiting = pending(self._found, self._books, self._mark.first if self._mark is not None else {})
+        make_private(rebuilt)
         with closing(connect(rebuilt)) as sql:
             for pragma in ("auto_vacuum=INCREMENTAL", "synchronous=FULL"):
                 sql.execute(f"PRAGMA {pragma}")
@@ -133,9 +134,9 @@ class _Rebuilding:
         for number, name in self._found.marks.items():
             _put(sql, "mark", (number, name, guard("mark", number, name)))
         for name, (_, value) in self._found.notes.items():
-            if name == INSTALLATION:
+            if name in {INSTALLATION, PROBE}:
                 continue
-            _put(sql, "note", (name, value, guard("note", name, value)))
+            books.put_note(sql, name, value)
 
     def _balance(self, sql: sqlite3.Connection, waiting: list[Found], now: float) -> Report:
         for topic, numbers in self._books.items():
@@ -159,14 +160,13 @@ class _Rebuilding:
         for name in sorted({*known, *self._found.bookmarks}):
             at, _, value = self._found.bookmarks.get(name, (-1, 0, b""))
             if at >= 0 and self._may_go_on(at, known.get(name, at)):
-                _put(sql, "bookmark", (name, value, at, guard("bookmark", name, value, at)))
+                books.put_bookmark(sql, name, value, at)
             else:
                 gone.append(name)
         if self._mark is None:
             gone.append(ANY)
         for name in gone:
-            note = (f"{LOST_BOOKMARK}{name}", self._reason)
-            _put(sql, "note", (*note, guard("note", *note)))
+            books.put_note(sql, f"{LOST_BOOKMARK}{name}", self._reason)
         return tuple(gone)
 
     def _may_go_on(self, at: int, should_be_at: int) -> bool:
@@ -254,13 +254,3 @@ def _free_name(path: Path, now: float) -> str:
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
     names = (f"outbox.damaged-{stamp}{more}" for more in ("", *(f"-{number}" for number in range(2, 10_000))))
     return next(n for n in names if not path.with_name(n).exists() and not path.with_name(f"{n}-wal").exists())
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes what was created, renamed or deleted in it durable."""
-    with suppress(OSError):  # some file systems sync no directories
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

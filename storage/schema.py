@@ -12,6 +12,7 @@ from storage.guard import guard
 APPLICATION_ID = 0x44425041  # "DBPA"
 VERSION = 2
 INSTALLATION = "installation"  # the note that holds this installation's name
+PROBE = "probe"  # the note that is only there to be written; nobody misses it
 _SMALLEST_DATABASE = 512  # one page
 
 CREATE_V1 = (

@@ -2,7 +2,8 @@
 
 What could go wrong: a source is not found by its file's name; it reads again what stands behind a bookmark, or nothing;
 its ids change; it moves a bookmark ahead of its records; it cannot be closed, closed twice or used after a close; after
-an error it stays broken; a bookmark of nonsense is taken for a beginning.
+an error it stays broken; a bookmark of nonsense is taken for a beginning; what is skipped is read all the same, or more
+than that is skipped.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from agent.dev.server_process import free_port
 from agent.errors import BookmarkUnreadable, DatabaseAway
 from agent.pulse import SLACK_S
 from agent.record import Record
-from agent.sources import READING, Source, SourceSettings
+from agent.sources import BOOKMARK_LOST, READING, Source, SourceSettings
 
 
 @dataclass(frozen=True)
@@ -200,3 +201,36 @@ def test_a_server_that_hangs_ends_within_what_was_said(kind: str, bench: Bench, 
             server.thaw()
     began_s, at_most_s = steps[-1]
     assert ended_s - began_s < at_most_s + SLACK_S
+
+
+def test_a_skip_reads_nothing_tells_a_gap_and_the_next_look_begins_behind_it(source: Source, bench: Bench) -> None:
+    bench.busy(0, 4)
+    reading = source.skip()
+    assert reading.records == ()
+    assert [(gap.source, gap.reason, gap.estimate) for gap in reading.gaps] == [("default", BOOKMARK_LOST, None)]
+    bench.busy(4, 3)
+    records, bookmark = look(source, reading.bookmark)
+    assert len(records) == 3
+    assert look(source, bookmark)[0] == []
+
+
+def test_a_skip_of_a_database_where_nothing_happened_is_a_bookmark_too(source: Source, bench: Bench) -> None:
+    bookmark = source.skip().bookmark
+    assert bookmark is not None
+    bench.busy(0, 2)
+    assert len(look(source, bookmark)[0]) == 2
+
+
+def test_a_skip_after_which_nothing_was_saved_can_be_repeated(kind: str, source: Source, bench: Bench) -> None:
+    bench.busy(0, 3)
+    source.skip()
+    bench.busy(3, 2)
+    with closing(make(kind, bench.db_config)) as other:
+        assert look(other, other.skip().bookmark)[0] == []
+
+
+def test_a_skip_while_the_database_is_away_is_told_each_time(kind: str, bench: Bench) -> None:
+    with closing(make(kind, {**bench.db_config, "port": free_port()})) as lonely:
+        for _ in range(2):
+            with pytest.raises(DatabaseAway):
+                lonely.skip()

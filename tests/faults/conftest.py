@@ -7,15 +7,28 @@ from pathlib import Path
 import pytest
 
 from tests.faults import recorder
+from tests.faults.damage import make_plays
+from tests.faults.played import Play
 from tests.faults.power_cuts import Laboratory, Recording, place_in_memory
 from tests.faults.recorder import CompilerMissing
 
 
 @pytest.fixture(scope="session")
 def recorder_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`recorder.c` as a library. Without a compiler its tests fail where everything must be there (CI=true)."""
+    """`recorder.c` as a library."""
+    return _built(tmp_path_factory, recorder.SOURCE)
+
+
+@pytest.fixture(scope="session")
+def slow_sync_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`slow_sync.c` as a library."""
+    return _built(tmp_path_factory, recorder.SOURCE.with_name("slow_sync.c"))
+
+
+def _built(factory: pytest.TempPathFactory, source: Path) -> Path:
+    # Without a compiler the tests fail where everything must be there (CI=true).
     try:
-        return recorder.build(tmp_path_factory.mktemp("recorder"))
+        return recorder.build(factory.mktemp(source.stem), source)
     except CompilerMissing as missing:
         if os.environ.get("CI") == "true":
             pytest.fail(f"CI must have a compiler: {missing}", pytrace=False)
@@ -40,3 +53,10 @@ def bench(recorder_library: Path) -> Iterator[Laboratory]:
 def life(bench: Laboratory) -> Recording:
     """The whole life of an outbox, recorded."""
     return bench.record()
+
+
+@pytest.fixture(scope="session")
+def plays() -> Iterator[list[Play]]:
+    """Outboxes with a past, two of each kind."""
+    with place_in_memory() as path:
+        yield make_plays(path, 1, 2)

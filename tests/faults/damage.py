@@ -10,7 +10,8 @@ from tests.faults.judgement import Verdict, judge
 from tests.faults.played import DB, KINDS, MARK, PAGE_BYTES, SHM, WAL, Play, play
 from tests.faults.power_cuts import place_in_memory
 
-Damage = Callable[[Path, Play, random.Random], str]  # what was done, in words; "" when there was nothing to damage
+# What was done, in words; "" when there was nothing to damage. Without a play there are no files of an earlier time.
+Damage = Callable[[Path, Play | None, random.Random], str]
 TABLES = (b"envelope", b"parked", b"tally", b"gap", b"bookmark", b"note", b"mark", b"sqlite_sequence")
 _PAGE_SIZE_AT = {DB: 16, WAL: 8}
 
@@ -37,15 +38,15 @@ def _flip(path: Path, rng: random.Random, least: int = 0, most: int | None = Non
     return f"bits flipped in {path.name} at {places}"
 
 
-def flip_bits(directory: Path, _: Play, rng: random.Random) -> str:
+def flip_bits(directory: Path, _: Play | None, rng: random.Random) -> str:
     return _flip(directory / DB, rng)
 
 
-def flip_bits_in_the_wal(directory: Path, _: Play, rng: random.Random) -> str:
+def flip_bits_in_the_wal(directory: Path, _: Play | None, rng: random.Random) -> str:
     return _flip(directory / WAL, rng)
 
 
-def flip_bits_in_the_first_page(directory: Path, _: Play, rng: random.Random) -> str:
+def flip_bits_in_the_first_page(directory: Path, _: Play | None, rng: random.Random) -> str:
     return _flip(directory / DB, rng, most=PAGE_BYTES)
 
 
@@ -65,7 +66,7 @@ def _one_of(directory: Path, rng: random.Random) -> tuple[Path, int] | None:
     return path, path.stat().st_size
 
 
-def zero_pages(directory: Path, _: Play, rng: random.Random) -> str:
+def zero_pages(directory: Path, _: Play | None, rng: random.Random) -> str:
     if (found := _one_of(directory, rng)) is None:
         return ""
     path, size = found
@@ -75,7 +76,7 @@ def zero_pages(directory: Path, _: Play, rng: random.Random) -> str:
     return f"pages {hit} of {path.name} zeroed"
 
 
-def garbage_in_the_middle(directory: Path, _: Play, rng: random.Random) -> str:
+def garbage_in_the_middle(directory: Path, _: Play | None, rng: random.Random) -> str:
     if (found := _one_of(directory, rng)) is None:
         return ""
     path, size = found
@@ -84,7 +85,7 @@ def garbage_in_the_middle(directory: Path, _: Play, rng: random.Random) -> str:
     return f"{length} bytes of garbage in {path.name} at {at}"
 
 
-def truncate(directory: Path, _: Play, rng: random.Random) -> str:
+def truncate(directory: Path, _: Play | None, rng: random.Random) -> str:
     if (found := _one_of(directory, rng)) is None:
         return ""
     path, size = found
@@ -94,7 +95,7 @@ def truncate(directory: Path, _: Play, rng: random.Random) -> str:
     return f"{path.name} cut from {size} to {left} bytes"
 
 
-def hit_the_names_of_tables(directory: Path, _: Play, rng: random.Random) -> str:
+def hit_the_names_of_tables(directory: Path, _: Play | None, rng: random.Random) -> str:
     path = directory / DB
     content = path.read_bytes()
     name = rng.choice(TABLES)
@@ -106,7 +107,7 @@ def hit_the_names_of_tables(directory: Path, _: Play, rng: random.Random) -> str
     return f"{name!r} overwritten {hit} times" if hit else ""
 
 
-def hit_the_size_of_pages(directory: Path, _: Play, rng: random.Random) -> str:
+def hit_the_size_of_pages(directory: Path, _: Play | None, rng: random.Random) -> str:
     if (found := _one_of(directory, rng)) is None:
         return ""
     path, size = found
@@ -121,54 +122,54 @@ def hit_the_size_of_pages(directory: Path, _: Play, rng: random.Random) -> str:
 # -- files that are gone, or others ----------------------------------------------------------------------------------
 
 
-def lose_the_wal(directory: Path, _: Play, rng: random.Random) -> str:
+def lose_the_wal(directory: Path, _: Play | None, rng: random.Random) -> str:
     if not (directory / WAL).exists():
         return ""
     (directory / WAL).unlink()
     return "the WAL is gone"
 
 
-def spoil_the_shm(directory: Path, _: Play, rng: random.Random) -> str:
+def spoil_the_shm(directory: Path, _: Play | None, rng: random.Random) -> str:
     (directory / SHM).write_bytes(rng.randbytes(32_768))
     return "garbage in the shm"
 
 
-def write_garbage(directory: Path, _: Play, rng: random.Random) -> str:
+def write_garbage(directory: Path, _: Play | None, rng: random.Random) -> str:
     (directory / DB).write_bytes(rng.randbytes(rng.randint(1, 20_000)))
     return "garbage instead of the file"
 
 
-def empty(directory: Path, _: Play, rng: random.Random) -> str:
+def empty(directory: Path, _: Play | None, rng: random.Random) -> str:
     (directory / DB).write_bytes(b"")
     return "an empty file"
 
 
-def lose_the_file(directory: Path, _: Play, rng: random.Random) -> str:
+def lose_the_file(directory: Path, _: Play | None, rng: random.Random) -> str:
     (directory / DB).unlink(missing_ok=True)
     return "the file is gone"
 
 
-def _take_earlier(directory: Path, played: Play, *names: str) -> bool:
-    if played.kind == "format 1":  # its earlier files were of format 2
+def _take_earlier(directory: Path, played: Play | None, *names: str) -> bool:
+    if played is None or played.kind == "format 1":  # whose earlier files were of format 2
         return False
     for name in names:
         (directory / name).write_bytes(played.earlier.files.get(name, b""))
     return any(played.earlier.files.get(name, b"") != played.now.files.get(name, b"") for name in names)
 
 
-def stale_shm(directory: Path, played: Play, _: random.Random) -> str:
+def stale_shm(directory: Path, played: Play | None, _: random.Random) -> str:
     return "the shm of an earlier time" if _take_earlier(directory, played, SHM) else ""
 
 
-def stale_wal(directory: Path, played: Play, _: random.Random) -> str:
+def stale_wal(directory: Path, played: Play | None, _: random.Random) -> str:
     return "the WAL of an earlier time beside the newer file" if _take_earlier(directory, played, WAL) else ""
 
 
-def older_file(directory: Path, played: Play, _: random.Random) -> str:
+def older_file(directory: Path, played: Play | None, _: random.Random) -> str:
     return "an older file beside the newer WAL" if _take_earlier(directory, played, DB) else ""
 
 
-def roll_back(directory: Path, played: Play, _: random.Random) -> str:
+def roll_back(directory: Path, played: Play | None, _: random.Random) -> str:
     (directory / SHM).unlink(missing_ok=True)
     return "file and WAL of an earlier time beside the newer mark" if _take_earlier(directory, played, DB, WAL) else ""
 
@@ -176,7 +177,7 @@ def roll_back(directory: Path, played: Play, _: random.Random) -> str:
 # -- the mark beside it ----------------------------------------------------------------------------------------------
 
 
-def spoil_the_mark(directory: Path, _: Play, rng: random.Random) -> str:
+def spoil_the_mark(directory: Path, _: Play | None, rng: random.Random) -> str:
     path = directory / MARK
     if not path.exists():
         return ""
@@ -186,19 +187,19 @@ def spoil_the_mark(directory: Path, _: Play, rng: random.Random) -> str:
     return "nothing of use in the mark"
 
 
-def lose_the_mark_and_hit_the_file(directory: Path, played: Play, rng: random.Random) -> str:
+def lose_the_mark_and_hit_the_file(directory: Path, played: Play | None, rng: random.Random) -> str:
     (directory / MARK).unlink(missing_ok=True)
     return "the mark is gone; " + rng.choice((flip_bits, zero_pages_of_the_file, write_garbage))(directory, played, rng)
 
 
-def zero_pages_of_the_file(directory: Path, _: Play, rng: random.Random) -> str:
+def zero_pages_of_the_file(directory: Path, _: Play | None, rng: random.Random) -> str:
     path = directory / DB
     page = rng.randrange(-(-path.stat().st_size // PAGE_BYTES))
     _overwrite(path, page * PAGE_BYTES, bytes(PAGE_BYTES))
     return f"page {page} zeroed"
 
 
-def several(directory: Path, played: Play, rng: random.Random) -> str:
+def several(directory: Path, played: Play | None, rng: random.Random) -> str:
     return "; ".join(damage(directory, played, rng) for damage in rng.choices(_COMBINED, k=rng.randint(2, 4)))
 
 
@@ -206,10 +207,14 @@ _COMBINED: tuple[Damage, ...] = (
     *(flip_bits, flip_bits_in_the_wal, zero_pages, truncate, garbage_in_the_middle, spoil_the_shm, spoil_the_mark),
     *(hit_the_size_of_pages, hit_the_names_of_tables),
 )
-DAMAGES: tuple[Damage, ...] = (
+# Those that hit what is there now, and leave the mark beside it alone.
+IN_PLACE: tuple[Damage, ...] = (
     *(flip_bits, flip_bits, flip_bits_in_the_wal, flip_bits_in_the_wal, flip_bits_in_the_first_page),
-    *(zero_pages, zero_pages, garbage_in_the_middle, garbage_in_the_middle, truncate, truncate, several, several),
+    *(zero_pages, zero_pages, garbage_in_the_middle, garbage_in_the_middle, truncate, truncate),
     *(hit_the_names_of_tables, hit_the_size_of_pages, lose_the_wal, spoil_the_shm, write_garbage, empty, lose_the_file),
+)
+DAMAGES: tuple[Damage, ...] = (
+    *(*IN_PLACE, several, several),
     *(stale_shm, stale_wal, older_file, roll_back, spoil_the_mark, lose_the_mark_and_hit_the_file),
 )
 

@@ -39,13 +39,13 @@ class Event:
     data: bytes = b""
 
 
-def build(directory: Path) -> Path:
-    """Compiles the recorder into `directory`. Raises CompilerMissing."""
+def build(directory: Path, source: Path = SOURCE) -> Path:
+    """Compiles the recorder, or another library of one file, into `directory`. Raises CompilerMissing."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise CompilerMissing(CompilerMissing.__doc__)
-    library = directory / "recorder.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-o", str(library), str(SOURCE), "-ldl"]
+    library = directory / f"{source.stem}.so"
+    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-o", str(library), str(source), "-ldl"]
     subprocess.run(command, check=True)
     return library
 

@@ -49,8 +49,16 @@ def injected(pid: int, calls: str, fault: str, log: Path) -> Iterator[Injection]
             assert _is_traced(pid)
             yield Injection(log)
         finally:
-            tracer.send_signal(signal.SIGINT)  # it lets go of the process, which runs on
-            tracer.wait()
+            _let_go(tracer)
+
+
+def _let_go(tracer: subprocess.Popen[bytes]) -> None:
+    tracer.send_signal(signal.SIGINT)  # it lets go of the process, which runs on
+    try:
+        tracer.wait(ATTACH_S)
+    except subprocess.TimeoutExpired:  # while it makes a call wait it hears nothing
+        tracer.kill()
+        tracer.wait()
 
 
 def _is_traced(pid: int) -> bool:

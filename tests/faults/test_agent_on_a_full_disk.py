@@ -98,11 +98,11 @@ def test_a_start_without_any_room_waits_and_says_so(endless: Endless, backend: D
         starts = agent.count("agent.started")
         agent.start()
         endless.demand_told(FULL)
-        assert agent.count("outbox.no_room") == 1
+        assert agent.count("outbox.not_open") == 1
         assert agent.end(timeout_s=END_S) == 0
         agent.start()
         endless.demand_told(FULL)
-        assert agent.count("outbox.no_room") == 2
+        assert agent.count("outbox.not_open") == 2
         assert agent.count("agent.started") == starts
         assert disk.free_bytes == 0
         hog.go()
@@ -116,6 +116,7 @@ def test_a_start_without_any_room_waits_and_says_so(endless: Endless, backend: D
 def test_a_start_where_no_file_can_be_made_waits_and_says_so(endless: Endless, backend: DeafBackend) -> None:
     with tmpfs(endless.data_dir) as disk:
         hog = disk.take_inodes()
+        backend.takes_bodies = True
         with endless.agent as agent:
             endless.demand_told(FULL)
             assert agent.count("agent.started") == 0

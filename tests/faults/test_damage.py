@@ -17,9 +17,6 @@ import os
 import random
 import shutil
 import sqlite3
-import subprocess
-import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -29,24 +26,13 @@ import pytest
 
 from storage import diagnosis, salvage
 from storage.connection import connect
-from storage.envelope import Change, Draft, Envelope
-from storage.errors import OutboxDamaged
-from storage.outbox import Outbox
-from tests.fakes.inside import sql_of
-from tests.faults.damage import DAMAGES, damage_and_judge, make_plays, spread, torture, zero_pages
-from tests.faults.judgement import Opened, Verdict, files_in, judge, kept_in, start
-from tests.faults.played import DB, MARK, PAGE_BYTES, TOPIC, WAL, Play, snapshot, waiting
-from tests.faults.power_cuts import place_in_memory
+from tests.faults.damage import DAMAGES, damage_and_judge, spread, torture, zero_pages
+from tests.faults.judgement import Verdict, files_in, judge, kept_in, start
+from tests.faults.played import DB, PAGE_BYTES, TOPIC, WAL, Play, waiting
 
 BATCHES, SEEDS = 10, 85
 SEEDS_OF_LARGE_FILES = 150
 MOST_WHOLE_BUT_LOST = 1 / 50
-
-
-@pytest.fixture(scope="module")
-def plays() -> Iterator[list[Play]]:
-    with place_in_memory() as path:
-        yield make_plays(path, 1, 2)
 
 
 def verdicts(plays: list[Play], place: Path, seeds: range) -> Iterator[tuple[Play, Verdict]]:
@@ -238,160 +224,3 @@ def test_a_rebuild_that_is_cut_at_any_step_costs_nothing_more(plays: list[Play],
         assert {damaged[DB], damaged[WAL]} <= set(kept_in(directory).values())
         left = {path.name for path in directory.iterdir()} & {salvage.REBUILDING, salvage.REBUILT}
         assert left == set()
-
-
-# -- controls --------------------------------------------------------------------------------------------------------
-
-
-def hit_a_body(played: Play, directory: Path) -> Envelope:
-    """Flips one bit of one body in the file."""
-    spread(played, directory)
-    key, places = next(item for item in played.now.places.items() if item[1][1][0] == DB)
-    name, at, piece = places[1]
-    content = bytearray((directory / name).read_bytes())
-    content[at + len(piece) // 2] ^= 1
-    (directory / name).write_bytes(content)
-    return played.now.waiting[key]
-
-
-@pytest.fixture
-def in_the_file(plays: list[Play]) -> Play:
-    return next(played for played in plays if played.kind == "in the file")
-
-
-def test_a_body_that_was_hit_is_lost_alone_and_is_no_reason_to_rebuild(in_the_file: Play, place: Path) -> None:
-    hit = hit_a_body(in_the_file, place / "data")
-    verdict = judge(in_the_file, place / "data", "one bit of a body")
-    assert verdict.is_fine
-    assert (verdict.rebuilds, verdict.lost) == (0, hit.records)
-
-
-def test_without_the_checksums_it_would_be_delivered(
-    in_the_file: Play, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hit_a_body(in_the_file, place / "data")
-    monkeypatch.setattr(Envelope, "is_intact", property(lambda _: True))
-    verdict = judge(in_the_file, place / "data", "one bit of a body")
-    assert (verdict.invented, verdict.lost) == (1, 0)
-
-
-def hit_the_wal(played: Play, directory: Path) -> None:
-    """Flips one bit in the third frame: SQLite takes nothing of what comes behind."""
-    spread(played, directory)
-    content = bytearray((directory / WAL).read_bytes())
-    content[32 + 2 * (PAGE_BYTES + 24) + 1_000] ^= 1
-    (directory / WAL).write_bytes(content)
-
-
-def test_with_the_mark_a_bit_in_the_wal_loses_what_it_hit(plays: list[Play], place: Path) -> None:
-    hit_the_wal(plays[0], place / "data")
-    verdict = judge(plays[0], place / "data", "one bit of the WAL")
-    assert verdict.is_fine
-    assert verdict.rebuilds == 1
-    assert verdict.lost <= max(each.records for each in plays[0].now.waiting.values())
-
-
-def test_without_the_mark_it_loses_whole_commits_and_nobody_notices(plays: list[Play], place: Path) -> None:
-    hit_the_wal(plays[0], place / "data")
-    (place / "data" / MARK).unlink()
-    opened = start(place / "data")
-    with closing(opened.outbox):
-        assert len(waiting(opened.outbox)) < len(plays[0].now.waiting) // 2
-        assert (opened.told, opened.kept) == ([], {})
-
-
-# -- while it runs ---------------------------------------------------------------------------------------------------
-
-
-def meddle(path: Path, at: int, content: bytes) -> None:
-    """Writes into the file from another process: opening it here would drop SQLite's locks."""
-    code = "import os, sys; os.pwrite(os.open(sys.argv[1], os.O_WRONLY), bytes.fromhex(sys.argv[3]), int(sys.argv[2]))"
-    subprocess.run([sys.executable, "-c", code, path, str(at), content.hex()], check=True)
-
-
-@pytest.fixture
-def running(place: Path) -> Iterator[Opened]:
-    """An outbox that is in use, all of it in the file, and nothing of it in memory."""
-    opened = start(place / "data")
-    rng = random.Random(3)
-    for number in range(12):
-        drafts = (Draft(TOPIC, 1, b"%d " % number + rng.randbytes(1_500)),)
-        opened.outbox.commit(Change(drafts, bookmarks={"watch": b"%d" % number}))
-    forget(opened.outbox)
-    yield opened
-    opened.outbox.close()
-
-
-def forget(outbox: Outbox) -> None:
-    for pragma in ("wal_checkpoint(TRUNCATE)", "shrink_memory"):
-        sql_of(outbox).execute(f"PRAGMA {pragma}").fetchall()
-
-
-def zero_root(outbox: Outbox, table: str) -> None:
-    """Zeroes the page that leads to all rows of a table."""
-    (page,) = sql_of(outbox).execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-    forget(outbox)
-    meddle(outbox.path, (page - 1) * PAGE_BYTES, bytes(PAGE_BYTES))
-
-
-ASKS: dict[str, Callable[[Outbox], object]] = {
-    "head": lambda outbox: outbox.head(TOPIC),
-    "commit": lambda outbox: outbox.commit(Change((Draft(TOPIC, 1, b"new"),), bookmarks={"watch": b"12"})),
-    "accept": lambda outbox: outbox.accept(cast(Envelope, FIRST[outbox]), delivered=1),
-}
-FIRST: dict[Outbox, Envelope | None] = {}
-
-
-@pytest.mark.parametrize("ask", ASKS)
-def test_what_finds_the_damage_fails_once_and_then_goes_on(running: Opened, ask: str) -> None:
-    outbox = running.outbox
-    before = waiting(outbox)
-    FIRST[outbox] = outbox.head(TOPIC)
-    zero_root(outbox, "envelope")
-    with pytest.raises(OutboxDamaged):
-        ASKS[ask](outbox)
-    assert len(running.told) == 1
-    ASKS[ask](outbox)
-    del FIRST[outbox]
-    now = waiting(outbox)
-    added, taken = (ask == "commit", ask == "accept")
-    assert [each.body for each in now.values()] == [each.body for each in before.values()][taken:] + [b"new"] * added
-    assert outbox.tally(TOPIC).balances
-    assert (outbox.tally(TOPIC).lost, outbox.bookmark("watch")) == (0, b"12" if added else b"11")
-    assert len(kept_in(outbox.path.parent)) >= 1
-
-
-def test_a_body_that_is_hit_while_it_runs_is_lost_alone(running: Opened) -> None:
-    outbox = running.outbox
-    before = waiting(outbox)
-    forget(outbox)
-    fourth = list(before.values())[3]
-    at = snapshot(outbox.path.parent, before, outbox.path.parent.parent).places[fourth.key][1]
-    meddle(outbox.path, at[1], b"#")
-    arrived = running.drain()
-    assert [each.key for each in arrived] == [key for key in before if key != fourth.key]
-    assert running.told == [f"Envelope {fourth.seq} was damaged on the disk: 1 records lost"]
-    assert [gap.detail for gap in outbox.gaps()] == [f"envelope {fourth.seq} was damaged on the disk"]
-    assert (outbox.tally(TOPIC).lost, outbox.tally(TOPIC).balances) == (1, True)
-
-
-def test_it_is_rebuilt_at_most_once_a_minute(running: Opened) -> None:
-    outbox, directory = running.outbox, running.outbox.path.parent
-    for kept in (1, 2):
-        zero_root(outbox, "envelope")
-        with pytest.raises(OutboxDamaged):
-            outbox.head(TOPIC)
-        assert outbox.head(TOPIC) is not None
-        zero_root(outbox, "envelope")
-        for _ in range(3):
-            with pytest.raises(OutboxDamaged):
-                outbox.head(TOPIC)
-        names = Counter(name.endswith("-wal") for name in kept_in(directory))
-        assert names[False] == 2 * kept - 1
-        running.clock.turn(61)
-        with pytest.raises(OutboxDamaged):
-            outbox.head(TOPIC)
-        assert outbox.head(TOPIC) is not None
-        running.clock.turn(61)
-    assert len(running.told) == 4
-    assert len(waiting(outbox)) == 12

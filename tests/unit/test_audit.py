@@ -21,6 +21,7 @@ FINE = Account(
     possible_duplicates=0,
     counted_pending=10,
     counted_parked=5,
+    damaged=0,
     is_intact=True,
 )
 LOST = Gap("outbox", "damaged", estimate=2, detail="envelope 3 was damaged on the disk")

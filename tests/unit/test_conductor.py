@@ -343,7 +343,7 @@ def test_a_thread_that_is_dead_is_not_stuck_at_what_it_did_last(tmp_path: Path, 
 
 
 def test_what_dies_again_and_again_does_not_look_healthy(tmp_path: Path, stub: StubBackend) -> None:
-    bench = Bench(tmp_path, stub, Deadlines(restart_s=0.01, restart_cap_s=30.0), interval_s=0.05)
+    bench = Bench(tmp_path, stub, Deadlines(restart_s=0.01, restart_cap_s=0.5), interval_s=0.05)
 
     def die(_: Envelope) -> None:
         raise ZeroDivisionError

@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from agent.body import unpack
-from agent.collector import TURN_RECORDS
+from agent.collector import TURN_RECORDS, Collector
 from agent.commands import Command
 from agent.errors import LoginRefused
 from agent.pulse import Step
@@ -416,3 +416,58 @@ def _poll_for_ever(inbox: ScriptedInbox) -> None:
     while True:
         with suppress(queue.Empty):
             inbox.get_nowait()
+
+
+# -- a bookmark that was lost with a damaged outbox -------------------------------------------------------------------
+
+
+def test_after_a_lost_bookmark_it_skips_tells_the_gap_and_goes_on_from_there(tmp_path: Path) -> None:
+    first = Rig(tmp_path)
+    first.source.rows = 25
+    first.run_for(1)
+    assert rows(first) == numbered(25)
+    first.outbox.close()
+    first.outbox.path.unlink()  # the mark beside it still knows that there was one
+
+    again = Rig(tmp_path)
+    again.source.rows = 40
+    assert again.outbox.has_lost_bookmark("default")
+    again.at(150, lambda: setattr(again.source, "rows", 43))
+    again.run_for(250)
+    assert rows(again) == ["r40", "r41", "r42"]
+    assert again.outbox.bookmark("default") == b"43"
+    assert not again.outbox.has_lost_bookmark("default")
+    assert [(gap.source, gap.reason) for gap in again.outbox.gaps()] == [
+        ("outbox", "missing"),
+        ("fake", "bookmark_lost"),
+    ]
+    again.outbox.close()
+
+
+def test_were_nothing_skipped_all_of_it_would_come_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Rig(tmp_path)
+    first.source.rows = 25
+    first.run_for(1)
+    first.outbox.close()
+    first.outbox.path.unlink()
+
+    monkeypatch.setattr(Collector, "must_skip", False)
+    again = Rig(tmp_path, source=first.source)
+    again.run_for(1)
+    assert rows(again) == numbered(25)
+    again.outbox.close()
+
+
+def test_while_the_database_is_away_a_lost_bookmark_stays_lost(tmp_path: Path) -> None:
+    first = Rig(tmp_path)
+    first.source.rows = 5
+    first.run_for(1)
+    first.outbox.close()
+    first.outbox.path.unlink()
+
+    again = Rig(tmp_path)
+    again.source.rows, again.source.away = 9, True
+    again.run_for(1)
+    assert again.outbox.has_lost_bookmark("default")
+    assert again.outbox.bookmark("default") is None
+    again.outbox.close()

@@ -19,7 +19,7 @@ import pytest
 
 from storage.audit import Audit, audit
 from storage.envelope import Change, Draft, Gap
-from storage.errors import OutboxBroken, OutboxDamaged, OutboxForeign, OutboxInaccessible, OutboxNewer
+from storage.errors import OutboxBroken, OutboxDamaged, OutboxForeign, OutboxGone, OutboxInaccessible, OutboxNewer
 from storage.outbox import FILE_NAME, Outbox
 from storage.schema import VERSION
 from tests.servers.agent_process import ROOT
@@ -78,10 +78,30 @@ def test_what_nobody_has_touched_balances(played: Path) -> None:
 
 
 def test_no_file_and_an_empty_file_have_nothing_to_account_for(tmp_path: Path) -> None:
-    assert audit(tmp_path / "nowhere") == audit(tmp_path) == Audit((), ())
+    assert audit(tmp_path) == Audit((), ())
     (tmp_path / FILE_NAME).touch()
     assert audit(tmp_path) == Audit((), ())
     assert (tmp_path / FILE_NAME).stat().st_size == 0
+
+
+def test_a_directory_that_is_not_there_is_no_proof(tmp_path: Path) -> None:
+    with pytest.raises(OutboxInaccessible, match="nowhere is no directory"):
+        audit(tmp_path / "nowhere")
+
+
+def test_an_outbox_that_is_gone_is_no_proof(played: Path) -> None:
+    (played / FILE_NAME).unlink()
+    with pytest.raises(OutboxGone, match=r"although outbox\.mark tells of it"):
+        audit(played)
+
+
+def test_a_body_that_is_not_what_was_written_is_told(played: Path) -> None:
+    with closing(sqlite3.connect(played / FILE_NAME)) as sql, sql:
+        hit = sql.execute(
+            "UPDATE envelope SET body = zeroblob(length(body)) WHERE seq = (SELECT min(seq) FROM envelope)"
+        )
+        assert hit.rowcount == 1
+    assert "1 bodies are not what was written" in [text for each in audit(played).accounts for text in each.complaints]
 
 
 def test_looking_changes_nothing(played: Path) -> None:

@@ -179,6 +179,13 @@ def test_a_damaged_head_is_damage_and_not_somebody_elses_file(tmp_path: Path, at
     assert diagnose(path, None, nothing) == DAMAGED
 
 
+@pytest.mark.parametrize("size", [1, 16, 100, 432, 511, 512, 4_095, 4_096, 5_000])
+def test_a_file_that_was_cut_is_damage_however_little_is_left(tmp_path: Path, size: int) -> None:
+    path, mark = make(tmp_path)
+    path.write_bytes(path.read_bytes()[:size])
+    assert diagnose(path, mark, nothing) == DAMAGED
+
+
 def test_a_damaged_version_is_damage_where_the_mark_knows_the_real_one(tmp_path: Path) -> None:
     path, mark = make(tmp_path)
     change(path, "PRAGMA user_version=66")
