@@ -163,7 +163,8 @@ class _Rebuilding:
                 books.put_bookmark(sql, name, value, at)
             else:
                 gone.append(name)
-        if self._mark is None:
+        # Without a mark nobody knows which there were; neither where a rebuild before this one gave all of them up.
+        if self._mark is None or (self._mark.high > 0 and not known and not self._found.bookmarks):
             gone.append(ANY)
         for name in gone:
             books.put_note(sql, f"{LOST_BOOKMARK}{name}", self._reason)

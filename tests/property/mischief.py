@@ -61,9 +61,15 @@ def lose_the_wal(home: Path, _: random.Random) -> None:
     (home / SHM).unlink(missing_ok=True)
 
 
+def lose_everything(home: Path, rng: random.Random) -> None:
+    """The file and its WAL."""
+    lose_the_wal(home, rng)
+    lose_the_file(home, rng)
+
+
 MISCHIEFS: tuple[Mischief, ...] = (
     *(flip_bits_in_the_file, flip_bits_in_the_wal, zero_a_page, cut_the_end_off),
-    *(write_garbage, empty_the_file, lose_the_file, lose_the_wal),
+    *(write_garbage, empty_the_file, lose_the_file, lose_the_wal, lose_everything),
 )
 
 

@@ -353,8 +353,17 @@ class World:
         return sum(each.records for row in rows if not (each := Envelope(*row)).is_intact)
 
     def _named(self) -> int:
+        """Records that may be missing: those that gaps name, and in place of as many of those that are in doubt.
+
+        What a salvage finds only in an older version of a page may be delivered already. It is kept, as doubtful, and
+        fills the place of one that was lost.
+        """
         estimates = [gap.estimate for gap in self.main.outbox.gaps() if gap.source == "outbox"]
-        return 1_000_000 if None in estimates else sum(estimate or 0 for estimate in estimates)
+        if None in estimates:
+            return 1_000_000
+        (waiting,) = sql_of(self.main.outbox).execute("SELECT total(records) FROM envelope WHERE doubtful").fetchone()
+        in_doubt = self.main.outbox.tally(QUERIES).possible_duplicates + int(waiting)
+        return sum(estimate or 0 for estimate in estimates) + (in_doubt if self.is_damaged else 0)
 
     def recover(self) -> None:
         """Every fault is over and good records come: all arrive, each once, but what is parked or named as lost."""
