@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -48,10 +48,9 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
-        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     except sqlite3.Error as error:
         raise OutboxInaccessible(f"{path} ({error})") from error
-    return connection
+    return _patient(connection, path)
 
 
 def connect_readonly(path: Path, *, alone: bool = False) -> sqlite3.Connection:
@@ -62,9 +61,17 @@ def connect_readonly(path: Path, *, alone: bool = False) -> sqlite3.Connection:
     options = "mode=ro&immutable=1" if alone else "mode=ro"
     try:
         connection = sqlite3.connect(f"file:{quote(os.fsencode(path))}?{options}", uri=True, isolation_level=None)
-        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-        connection.execute("PRAGMA query_only=ON")
     except sqlite3.Error as error:
+        raise OutboxInaccessible(f"{path} ({error})") from error
+    return _patient(connection, path, "PRAGMA query_only=ON")
+
+
+def _patient(connection: sqlite3.Connection, path: Path, *pragmas: str) -> sqlite3.Connection:
+    try:
+        for pragma in (f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}", *pragmas):
+            connection.execute(pragma)
+    except sqlite3.Error as error:
+        connection.close()
         raise OutboxInaccessible(f"{path} ({error})") from error
     return connection
 
@@ -79,13 +86,13 @@ def make_durable(connection: sqlite3.Connection) -> None:
 def close_as_it_is(connection: sqlite3.Connection, path: Path) -> None:
     """Closes the only connection that writes `path` without what SQLite does at the last one: merge the WAL into the
     file and delete it. Where the file is too damaged to be opened a second time it does."""
-    witness = connect_readonly(path)
-    try:
-        with suppress(*STATEMENT_ERRORS):
+    with ExitStack() as stack:
+        with suppress(OutboxError, *STATEMENT_ERRORS):
+            witness = stack.enter_context(closing(connect_readonly(path)))
             witness.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        # Whatever happened above: one that is forgotten would be closed some time later, and delete the WAL of a file
+        # that stands there then.
         connection.close()
-    finally:
-        witness.close()
 
 
 def demand_durable(connection: sqlite3.Connection) -> None:

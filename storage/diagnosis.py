@@ -7,7 +7,7 @@ may be another program's.
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from storage.books import last_seq
@@ -24,6 +24,7 @@ CHECKED_BYTES = 64 * 1_048_576  # a larger file is not read through at each star
 
 _JOURNAL_MAGIC, _JOURNAL_HEAD_BYTES = bytes.fromhex("d9d505f920a163d7"), 28
 _PAGES_BEFORE = slice(16, 20)  # of the file that the journal belongs to
+_WRITE_VERSION, _WAL_VERSION = 18, 2  # where the head says which SQLite may write it
 _GUARDED = ("tally", "bookmark", "note")
 
 
@@ -50,6 +51,17 @@ def diagnose(path: Path, mark: HighWater | None, describe: Describe) -> str | No
         if not isinstance(explain(error), OutboxDamaged):
             raise
     return DAMAGED
+
+
+def forbids_writing(path: Path) -> bool:
+    """Whether a number in the head of a file that no connection has open forbids it to SQLite: ours never do.
+
+    SQLite says the same of a file that it could not open for writing, for a moment or for good.
+    """
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(_WRITE_VERSION + 1)
+        return len(head) > _WRITE_VERSION and head[_WRITE_VERSION] > _WAL_VERSION
+    return False
 
 
 def _examine(path: Path, mark: HighWater | None) -> str | None:

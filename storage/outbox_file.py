@@ -26,7 +26,7 @@ from storage.connection import (
     explain,
     make_durable,
 )
-from storage.diagnosis import diagnose
+from storage.diagnosis import diagnose, forbids_writing
 from storage.directory import make_private
 from storage.envelope import Tally
 from storage.errors import OutboxBroken, OutboxDamaged, OutboxError, OutboxFull, OutboxGone, OutboxInaccessible
@@ -253,8 +253,7 @@ class OutboxFile:
             self._commit(connection, self._begin)
         except STATEMENT_ERRORS as error:
             close_as_it_is(connection, self.path)
-            if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY" and os.access(self.path, os.W_OK):
-                # We may write it: it is a number in its head that forbids it to SQLite.
+            if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY" and forbids_writing(self.path):
                 raise OutboxDamaged(f"{self.path} ({error})") from error
             raise explain(error) from error
         except BaseException:
