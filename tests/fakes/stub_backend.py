@@ -111,9 +111,19 @@ class StubBackend:
             self._rng = random.Random(seed)
 
     def wait_for(self, predicate: Callable[[Self], bool], timeout_s: float) -> bool:
-        """Wait until `predicate(self)` holds; looked at after every request. False when it did not in time."""
+        """Wait until `predicate(self)` holds; looked at after every request. False when it did not in time.
+
+        One that asks for the last of what has not come yet does not hold.
+        """
+
+        def holds() -> bool:
+            try:
+                return predicate(self)
+            except IndexError:
+                return False
+
         with self._changed:
-            return self._changed.wait_for(lambda: predicate(self), timeout_s)
+            return self._changed.wait_for(holds, timeout_s)
 
     def close(self) -> None:
         """The end: everything is cut, no thread is left. Raises what went wrong inside the stub itself."""

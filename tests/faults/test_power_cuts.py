@@ -45,6 +45,7 @@ def demand_fine(outcome: Outcome, images: int) -> None:
     assert outcome.faults == 0, "\n".join([str(outcome.counts), *outcome.complaints])
 
 
+@pytest.mark.timeout(900)
 def test_a_power_cut_at_any_instant_loses_nothing(bench: Laboratory, life: Recording) -> None:
     demand_fine(bench.examine(life, plan(life.events, IMAGES, Random(SEED)), SEED), IMAGES)
 

@@ -220,6 +220,7 @@ def _counting(make: type[Outbox], progress: Callable[[int], None]) -> tuple[type
     return type("EverythingCounted", (Everything,), {"make": make, "told": staticmethod(hear)}), happened
 
 
+@pytest.mark.timeout(600)
 def test_nothing_is_lost_in_silence_nothing_invented_and_nothing_doubled_uncounted() -> None:
     machine, happened = _counting(DiskOfTest, lambda _: None)
     run_state_machine_as_test(machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=STEPS))
