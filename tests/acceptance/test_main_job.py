@@ -311,7 +311,7 @@ def test_restarts_rotations_and_killed_sessions_under_traffic_cost_only_what_a_g
     missing = [number for number in traffic.done if text(number) not in counted]
     told = gaps(agent)
     assert {name: count for name, count in counted.items() if count != 1} == {}
-    assert len(missing) >= 10  # on a busy machine the traffic is slow
+    assert len(missing) >= 40
     assert [reason for reason, _ in told] == ["rotated", "rotated"]
     assert sum(estimate or 0 for _, estimate in told) >= len(missing)
 
