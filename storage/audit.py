@@ -71,9 +71,7 @@ class Audit:
     @property
     def unnamed(self) -> int:
         """Records that the books call lost and no gap of the outbox names."""
-        named = [gap.estimate for gap in self.gaps if gap.source == "outbox"]
-        lost = sum(account.lost for account in self.accounts)
-        return 0 if None in named else max(0, lost - sum(estimate or 0 for estimate in named))
+        return books.unnamed(sum(account.lost for account in self.accounts), self.gaps)
 
     @property
     def balances(self) -> bool:
@@ -109,7 +107,7 @@ def audit(directory: Path) -> Audit:
 
 
 def _account(sql: sqlite3.Connection, topic: str, version: int) -> Account:
-    fields = books.FIELDS if version == VERSION else books.FIELDS[:-1]
+    fields = books.fields_of(version)
     row = sql.execute(f"SELECT {', '.join(fields)} FROM tally WHERE topic = ?", (topic,)).fetchone()
     numbers = dict(zip(fields, row or (0,) * len(fields), strict=True))
     names = ("captured", "delivered", "pending", "parked", "discarded", "lost")

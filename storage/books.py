@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from storage.envelope import Envelope, Gap, Tally
+from storage.envelope import Gap, Tally
 from storage.errors import OutboxDamaged
 from storage.guard import guard
-from storage.schema import COLUMNS
+from storage.schema import VERSION
 
 FIELDS: tuple[str, ...] = (
     *("captured", "delivered", "discarded", "lost", "parked", "pending", "pending_bytes", "envelopes"),
     "possible_duplicates",
 )
+SOURCE = "outbox"  # of the gaps that the outbox itself has
+
+_NEW_IN_2 = ("possible_duplicates",)
 _COLUMNS = f"topic, {', '.join(FIELDS)}, guard"
 _READ = f"SELECT {_COLUMNS} FROM tally"
 _WRITE = f"INSERT OR REPLACE INTO tally ({_COLUMNS}) VALUES ({', '.join('?' * (len(FIELDS) + 2))})"
-_ENVELOPE = f"SELECT {', '.join(COLUMNS['envelope'])} FROM envelope WHERE seq = ?"
-_LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
 _LAST_GAP = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'gap'"
 _OLDEST = "SELECT created_at FROM envelope WHERE topic = ? ORDER BY place, key LIMIT 1"
 _PENDING = """
@@ -52,10 +52,14 @@ def gaps(sql: sqlite3.Connection) -> list[Gap]:
     return [Gap(*row) for row in rows]
 
 
-def unnamed(sql: sqlite3.Connection, source: str) -> int:
-    """Records that the books call lost and no gap of `source` names; 0 when one of these knows no number."""
-    lost = sum(tally.lost for tally in read_all(sql).values())
-    named = [gap.estimate for gap in gaps(sql) if gap.source == source]
+def fields_of(version: int) -> tuple[str, ...]:
+    """The numbers that a file of that format has of each topic."""
+    return FIELDS if version == VERSION else tuple(name for name in FIELDS if name not in _NEW_IN_2)
+
+
+def unnamed(lost: int, known: Sequence[Gap]) -> int:
+    """How many of the `lost` records no gap of the outbox's own names; 0 when one of these knows no number."""
+    named = [gap.estimate for gap in known if gap.source == SOURCE]
     return 0 if None in named else max(0, lost - sum(estimate or 0 for estimate in named))
 
 
@@ -80,23 +84,6 @@ def write(sql: sqlite3.Connection, topic: str, numbers: Numbers) -> None:
     """Replaces the numbers of a topic."""
     row = [numbers[name] for name in FIELDS]
     sql.execute(_WRITE, (topic, *row, guard("tally", topic, *row)))
-
-
-def put_note(sql: sqlite3.Connection, name: str, text: str) -> None:
-    """Writes a note, in place of an earlier one of that name."""
-    sql.execute("INSERT OR REPLACE INTO note VALUES (?, ?, ?)", (name, text, guard("note", name, text)))
-
-
-def put_bookmark(sql: sqlite3.Connection, name: str, value: bytes, at_seq: int) -> None:
-    """Writes a bookmark, in place of an earlier one of that name."""
-    row = (name, value, at_seq)
-    sql.execute("INSERT OR REPLACE INTO bookmark VALUES (?, ?, ?, ?)", (*row, guard("bookmark", *row)))
-
-
-def last_seq(sql: sqlite3.Connection) -> int:
-    """The highest sequence number ever given to an envelope; 0 when there was none."""
-    ((number,),) = sql.execute(_LAST_SEQ).fetchall()
-    return int(number)
 
 
 def waiting(sql: sqlite3.Connection, topic: str) -> tuple[int, int, int]:
@@ -125,14 +112,6 @@ def recount(sql: sqlite3.Connection, topic: str) -> int:
     numbers["captured"] -= min(0, missing)
     write(sql, topic, numbers)
     return max(0, missing)
-
-
-def doubt(sql: sqlite3.Connection, seq: int) -> None:
-    """Marks an envelope as one that may have arrived already, if it is still there."""
-    row = sql.execute(_ENVELOPE, (seq,)).fetchone()
-    if row is not None and (envelope := Envelope(*row)).is_intact:
-        doubted = replace(envelope, doubtful=True)
-        sql.execute("UPDATE envelope SET doubtful = 1, guard = ? WHERE seq = ?", (doubted.guard_now, seq))
 
 
 def enter_gap(sql: sqlite3.Connection, gap: Gap, at: float) -> None:

@@ -103,6 +103,17 @@ def demand_durable(connection: sqlite3.Connection) -> None:
         raise OutboxNotDurable(f"journal_mode is {mode}, synchronous is {synchronous}")
 
 
+def or_full(error: OutboxError, directory: Path) -> OutboxError:
+    """The error, or OutboxFull: SQLite has many names for a disk without room or inodes."""
+    if not isinstance(error, OutboxInaccessible | OutboxBroken):
+        return error
+    try:
+        disk = os.statvfs(directory)
+    except OSError:
+        return error
+    return OutboxFull(error.detail) if not disk.f_bavail or (disk.f_files and not disk.f_favail) else error
+
+
 def explain(error: sqlite3.Error | UnicodeDecodeError) -> OutboxError:
     """The coded error for what SQLite reported: no room, no access, damaged, or broken."""
     name = getattr(error, "sqlite_errorname", "") or ""

@@ -10,15 +10,16 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
-from storage.books import last_seq
+from storage import envelopes, notes
 from storage.connection import STATEMENT_ERRORS, connect_readonly, explain
 from storage.errors import OutboxDamaged, OutboxForeign, OutboxNewer
 from storage.findings import Describe, find
 from storage.guard import guard
 from storage.high_water import HighWater
 from storage.images import opened
-from storage.salvage import DAMAGED, LOST_BOOKMARK, MISSING, ROLLED_BACK
+from storage.salvage import DAMAGED, MISSING, ROLLED_BACK
 from storage.schema import COLUMNS, PROBE, VERSION, has_shape, identify, installation_of
+from storage.wal import has_wal
 
 CHECKED_BYTES = 64 * 1_048_576  # a larger file is not read through at each start; its rows are checked as they are read
 
@@ -34,7 +35,7 @@ def diagnose(path: Path, mark: HighWater | None, describe: Describe) -> str | No
     Raises OutboxForeign, OutboxNewer, OutboxInaccessible, and sqlite3.Error for what is no damage.
     """
     if not path.exists():
-        return MISSING if mark is not None or _has_wal(path) else None
+        return MISSING if mark is not None or has_wal(path) else None
     if mark is None and _is_new(path):
         return None
     try:
@@ -67,7 +68,7 @@ def forbids_writing(path: Path) -> bool:
 def _examine(path: Path, mark: HighWater | None) -> str | None:
     if path.stat().st_size == 0:
         return DAMAGED  # SQLite would delete the WAL beside it
-    with closing(connect_readonly(path, alone=not _has_wal(path))) as sql:
+    with closing(connect_readonly(path, alone=not has_wal(path))) as sql:
         version = identify(sql, path)
         if version == 0:
             return DAMAGED if mark is not None else None
@@ -109,22 +110,15 @@ def _is_behind(sql: sqlite3.Connection, version: int, mark: HighWater) -> bool:
         for now, then in zip(known.get(topic, (0, 0)), numbers, strict=False)
     )
     read = dict(sql.execute("SELECT name, at_seq FROM bookmark").fetchall()) if version == VERSION else {}
-    noted = {name for (name,) in sql.execute("SELECT name FROM note").fetchall()}  # a rebuilt file knows what it lost
-    bookmarks = any(
-        (read.get(name) or 0) < at and f"{LOST_BOOKMARK}{name}" not in noted for name, at in mark.bookmarks.items()
-    )
-    return last_seq(sql) < mark.high or books or bookmarks
-
-
-def _has_wal(path: Path) -> bool:
-    wal = path.with_name(f"{path.name}-wal")
-    return wal.exists() and wal.stat().st_size > 0
+    given_up = notes.given_up(sql)  # a rebuilt file knows what it lost
+    bookmarks = any((read.get(name) or 0) < at for name, at in mark.bookmarks.items() if name not in given_up)
+    return envelopes.last_seq(sql) < mark.high or books or bookmarks
 
 
 def _is_new(path: Path) -> bool:
     """Whether there is nothing in it: also when its making was cut, and the journal beside it will undo everything."""
     if path.stat().st_size == 0:
-        return not _has_wal(path)
+        return not has_wal(path)
     journal = path.with_name(f"{path.name}-journal")
     if not journal.exists():
         return False
@@ -134,14 +128,14 @@ def _is_new(path: Path) -> bool:
 
 
 def _has_our_shape(path: Path) -> bool:
-    with closing(connect_readonly(path, alone=not _has_wal(path))) as sql:
+    with closing(connect_readonly(path, alone=not has_wal(path))) as sql:
         return has_shape(sql, VERSION)
 
 
 def _is_ours(path: Path, mark: HighWater | None, describe: Describe) -> bool:
     """Whether a file whose head says nothing of us is ours all the same, damaged."""
     try:
-        with closing(connect_readonly(path, alone=not _has_wal(path))) as sql:
+        with closing(connect_readonly(path, alone=not has_wal(path))) as sql:
             names = {row[0] for row in sql.execute("SELECT name FROM sqlite_master").fetchall()}
     except STATEMENT_ERRORS:
         names = set()

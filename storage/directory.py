@@ -6,6 +6,25 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from storage.errors import OutboxInaccessible
+
+
+def make_directory(directory: Path) -> None:
+    """Creates it for its owner alone, unless it is there. Raises OutboxInaccessible."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutboxInaccessible(f"{directory} ({error.strerror})") from error
+
+
+def free_bytes(directory: Path) -> tuple[int, int]:
+    """Bytes free for us on its disk, and the size of that. Raises OutboxInaccessible."""
+    try:
+        disk = os.statvfs(directory)
+    except OSError as error:
+        raise OutboxInaccessible(f"{directory} ({error.strerror})") from error
+    return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+
 
 def make_private(path: Path) -> None:
     """Creates `path` for its owner alone, unless it is there; SQLite's files beside it take over the mode.

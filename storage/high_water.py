@@ -9,14 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from storage import envelopes
+from storage.books import FIELDS
+from storage.envelope import Tally
+from storage.schema import VERSION, installation_of
+
 FILE_NAME = "outbox.mark"
 _SLOT_BYTES, _SLOTS = 2_048, 2
 _DIGEST_CHARACTERS = 32
+
+_LOW = "SELECT min(seq) FROM envelope"
+_FIRST = "SELECT topic, (SELECT min(place) FROM envelope WHERE envelope.topic = tally.topic) FROM tally"
+_BOOKMARKS = "SELECT name, at_seq FROM bookmark"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +46,22 @@ class HighWater:
     books: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     bookmarks: Mapping[str, int] = field(default_factory=dict)
     first: Mapping[str, int] = field(default_factory=dict)
+
+
+def state_of(sql: sqlite3.Connection, tallies: Mapping[str, Tally], offered: int) -> HighWater:
+    """What a mark says of the file as it stands in this transaction, whose books are `tallies`."""
+    high = envelopes.last_seq(sql)
+    ((low,),) = sql.execute(_LOW).fetchall()
+    return HighWater(
+        VERSION,
+        installation_of(sql),
+        high=high,
+        low=high + 1 if low is None else low,
+        offered=offered,
+        books={topic: tuple(getattr(tally, name) for name in FIELDS) for topic, tally in tallies.items()},
+        bookmarks={name: at for name, at in sql.execute(_BOOKMARKS).fetchall() if at is not None},
+        first={topic: high + 1 if at is None else at for topic, at in sql.execute(_FIRST).fetchall()},
+    )
 
 
 class HighWaterFile:

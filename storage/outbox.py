@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from storage import books
+from storage import books, envelopes, notes
 from storage.envelope import Change, Draft, Envelope, Gap, Tally
-from storage.errors import EnvelopeGone, OutboxDamaged, OutboxFull
+from storage.errors import OutboxDamaged, OutboxFull
 from storage.findings import Describe, mended
-from storage.guard import guard
 from storage.outbox_file import FILE_NAME, OnBooks, OutboxFile
-from storage.salvage import ANY, DAMAGED, LOST_BOOKMARK, SOURCE
-from storage.schema import COLUMNS
+from storage.salvage import DAMAGED
 
 __all__ = ["FILE_NAME", "Outbox"]
-MARKS_KEPT = 1_000
 SHRINK_CHUNKS = 64
-
-_COLUMNS = ", ".join(COLUMNS["envelope"])
-_HEAD = f"""
-    SELECT {_COLUMNS} FROM envelope WHERE topic = ? AND seq NOT IN ({{skipped}}) ORDER BY place, key LIMIT 1
-"""
-_INSERT = f"INSERT INTO envelope ({_COLUMNS}) VALUES ({', '.join('?' * len(COLUMNS['envelope']))})"
-_PARK = "INSERT INTO parked VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_LAST_MARK = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'mark'"
-_PRUNE_MARKS = "DELETE FROM mark WHERE id <= (SELECT id FROM mark ORDER BY id DESC LIMIT 1 OFFSET ?)"
 
 
 def _nothing_known(_: bytes) -> None:
@@ -79,44 +65,34 @@ class Outbox:
     def commit(self, change: Change) -> None:
         """Makes the whole change durable, or raises and has changed nothing."""
         self._file.demand_there()
-        size = sum(len(draft.body) for draft in change.drafts)
-        wanted = size + max(0, size - self._file.unused_bytes())  # in the WAL first, then in the file
-        free, _ = self._file.free_bytes()
-        if free < wanted:  # before the last of it is taken: the drain needs some as well
-            raise OutboxFull(f"{free:,} bytes free, {wanted:,} needed")
+        self._demand_room(sum(len(draft.body) for draft in change.drafts))
         self._file.write(lambda sql: self._commit(sql, change), draining=not change.drafts)
 
+    def _demand_room(self, size: int) -> None:
+        free, _ = self._file.free_bytes()
+        # In the WAL first, then in the file. Before the last of it is taken: the drain needs some as well.
+        if free < 2 * size and free < (wanted := size + max(0, size - self._file.unused_bytes())):
+            raise OutboxFull(f"{free:,} bytes free, {wanted:,} needed")
+
     def _commit(self, sql: sqlite3.Connection, change: Change) -> None:
-        seq = books.last_seq(sql)
+        seq, entered = envelopes.last_seq(sql), defaultdict[str, Counter[str]](Counter)
         for draft in change.drafts:
             seq += 1
-            self._insert(sql, draft, seq)
+            envelopes.store(sql, envelopes.made_of(draft, seq, self.installation, self._now()))
+            entered[draft.topic].update(captured=draft.records, pending=draft.records, pending_bytes=len(draft.body))
+            entered[draft.topic]["envelopes"] += 1
+        for topic, numbers in entered.items():
+            books.change(sql, topic, **numbers)
         for name, value in change.bookmarks.items():
-            books.put_bookmark(sql, name, value, seq)
-            sql.execute("DELETE FROM note WHERE name = ?", (f"{LOST_BOOKMARK}{name}",))
+            notes.put_bookmark(sql, name, value, seq)
         for gap in change.gaps:
             books.enter_gap(sql, gap, self._now())
         for name, text in change.notes.items():
             if text is None:
-                sql.execute("DELETE FROM note WHERE name = ?", (name,))
+                notes.remove(sql, name)
             else:
-                books.put_note(sql, name, text)
-        for name in change.marks:
-            ((last,),) = sql.execute(_LAST_MARK).fetchall()
-            number = last + 1
-            sql.execute("INSERT OR IGNORE INTO mark VALUES (?, ?, ?)", (number, name, guard("mark", number, name)))
-        if change.marks:
-            sql.execute(_PRUNE_MARKS, (MARKS_KEPT,))
-
-    def _insert(self, sql: sqlite3.Connection, draft: Draft, seq: int) -> None:
-        digest = hashlib.sha256(draft.body)
-        key = f"{self.installation}-{seq}-{digest.hexdigest()[:16]}"
-        self._store(sql, Envelope(seq, draft.topic, seq, key, draft.records, draft.body, digest.digest(), self._now()))
-        entered = {"captured": draft.records, "pending": draft.records}
-        books.change(sql, draft.topic, **entered, pending_bytes=len(draft.body), envelopes=1)
-
-    def _store(self, sql: sqlite3.Connection, envelope: Envelope) -> None:
-        sql.execute(_INSERT, envelope.row)
+                notes.put(sql, name, text)
+        notes.put_marks(sql, change.marks)
 
     # -- what goes out -----------------------------------------------------------------------------------------
 
@@ -131,10 +107,10 @@ class Outbox:
 
     def _head(self, topic: str, skip: Collection[int]) -> Envelope | None:
         with self._file.reading() as sql:
-            row = sql.execute(_HEAD.format(skipped=", ".join("?" * len(skip))), (topic, *skip)).fetchone()
-            if row is None and books.numbers_of(sql, topic)["envelopes"] > len(skip):
+            envelope = envelopes.oldest(sql, topic, skip)
+            if envelope is None and books.numbers_of(sql, topic)["envelopes"] > len(skip):
                 raise OutboxDamaged("the order of the envelopes does not show all of them")
-            return Envelope(*row) if row else None
+            return envelope
 
     def offer(self, envelope: Envelope) -> None:
         """It may be on its way from now on, until it is settled, doubted or withdrawn."""
@@ -147,7 +123,7 @@ class Outbox:
     def doubt(self, envelope: Envelope) -> None:
         """Nobody knows whether what was offered has arrived: when it is accepted later, it may be the second time."""
         if not envelope.doubtful:
-            self._file.write(lambda sql: books.doubt(sql, envelope.seq), draining=True)
+            self._file.write(lambda sql: envelopes.doubt(sql, envelope.seq), draining=True)
         self.withdraw()
 
     def accept(self, envelope: Envelope, *, delivered: int, reason: str = "") -> None:
@@ -158,7 +134,7 @@ class Outbox:
 
         def settle(sql: sqlite3.Connection) -> None:
             if skipped:
-                sql.execute(_PARK, _parked_row(envelope, skipped, self._now(), reason))
+                envelopes.park(sql, envelope, skipped, self._now(), reason)
             doubtful = delivered if envelope.doubtful else 0
             _leave(sql, envelope, delivered=delivered, parked=skipped, possible_duplicates=doubtful)
 
@@ -168,7 +144,7 @@ class Outbox:
         """Keeps an envelope aside that the backend will not take."""
 
         def settle(sql: sqlite3.Connection) -> None:
-            sql.execute(_PARK, _parked_row(envelope, envelope.records, self._now(), reason))
+            envelopes.park(sql, envelope, envelope.records, self._now(), reason)
             _leave(sql, envelope, parked=envelope.records)
 
         self._settle(settle)
@@ -179,12 +155,9 @@ class Outbox:
             raise ValueError("the halves do not hold what the envelope holds")
 
         def settle(sql: sqlite3.Connection) -> None:
-            seq = books.last_seq(sql)
-            _delete(sql, envelope)
-            for number, draft in enumerate((first, second)):
-                half = replace(envelope, seq=seq + 1 + number, key=f"{envelope.key}.{number}", records=draft.records)
-                digest = hashlib.sha256(draft.body).digest()
-                self._store(sql, replace(half, body=draft.body, sha256=digest))
+            envelopes.remove(sql, envelope)
+            for half in envelopes.halves(envelope, (first, second), envelopes.last_seq(sql) + 1):
+                envelopes.store(sql, half)
             growth = len(first.body) + len(second.body) - len(envelope.body)
             books.change(sql, envelope.topic, pending_bytes=growth, envelopes=1)
 
@@ -202,13 +175,13 @@ class Outbox:
         def put_right(sql: sqlite3.Connection) -> int:
             if whole is not None and whole.seq != envelope.seq:
                 raise OutboxDamaged(f"envelope {whole.seq} stands under the number {envelope.seq}")
-            _delete(sql, envelope)
+            envelopes.remove(sql, envelope)
             if whole is not None:
-                self._store(sql, whole)
+                envelopes.store(sql, whole)
             lost = books.recount(sql, envelope.topic)
             if lost:
                 detail = f"envelope {envelope.seq} was damaged on the disk"
-                books.enter_gap(sql, Gap(SOURCE, DAMAGED, None, None, lost, detail), self._now())
+                books.enter_gap(sql, Gap(books.SOURCE, DAMAGED, None, None, lost, detail), self._now())
             return lost
 
         lost = self._file.write(put_right, draining=True)
@@ -220,29 +193,22 @@ class Outbox:
     def bookmark(self, name: str) -> bytes | None:
         """The bookmark of that name; None when there is none yet."""
         with self._file.reading() as sql:
-            row = sql.execute("SELECT name, value, at_seq, guard FROM bookmark WHERE name = ?", (name,)).fetchone()
-            _demand_guarded("bookmark", row)
-        return bytes(row[1]) if row else None
+            return notes.bookmark(sql, name)
 
     def has_lost_bookmark(self, name: str) -> bool:
         """Whether that bookmark was lost with a damaged file: its source must not be read from the beginning again."""
         with self._file.reading() as sql:
-            names = (f"{LOST_BOOKMARK}{name}", f"{LOST_BOOKMARK}{ANY}")
-            noted = sql.execute("SELECT 1 FROM note WHERE name IN (?, ?)", names).fetchone()
-            there = sql.execute("SELECT 1 FROM bookmark WHERE name = ?", (name,)).fetchone()
-        return noted is not None and there is None
+            return notes.is_given_up(sql, name)
 
     def note(self, name: str) -> str | None:
         """The note of that name; None when there is none."""
         with self._file.reading() as sql:
-            row = sql.execute("SELECT name, value, guard FROM note WHERE name = ?", (name,)).fetchone()
-            _demand_guarded("note", row)
-        return str(row[1]) if row else None
+            return notes.note(sql, name)
 
     def has_mark(self, name: str) -> bool:
-        """Whether that mark was set, among the newest MARKS_KEPT."""
+        """Whether that mark was set, among the newest `notes.MARKS_KEPT`."""
         with self._file.reading() as sql:
-            return sql.execute("SELECT 1 FROM mark WHERE name = ?", (name,)).fetchone() is not None
+            return notes.has_mark(sql, name)
 
     def tally(self, topic: str) -> Tally:
         """The books of one topic; costs the same at any backlog."""
@@ -257,7 +223,7 @@ class Outbox:
     def parked(self) -> list[tuple[int, int, str]]:
         """What was kept aside: seq, records, reason; oldest first."""
         with self._file.reading() as sql:
-            return sql.execute("SELECT seq, records, reason FROM parked ORDER BY seq").fetchall()
+            return envelopes.parked(sql)
 
     # -- care --------------------------------------------------------------------------------------------------
 
@@ -290,23 +256,7 @@ class Outbox:
         self._file.close()
 
 
-def _demand_guarded(table: str, row: tuple[Any, ...] | None) -> None:
-    if row is not None and row[-1] != guard(table, *row[:-1]):
-        raise OutboxDamaged(f"{table} {row[0]} is not what was written")
-
-
 def _leave(sql: sqlite3.Connection, envelope: Envelope, **settled: int) -> None:
-    _delete(sql, envelope)
+    envelopes.remove(sql, envelope)
     gone = {"pending": -envelope.records, "pending_bytes": -len(envelope.body), "envelopes": -1}
     books.change(sql, envelope.topic, **settled, **gone)
-
-
-def _delete(sql: sqlite3.Connection, envelope: Envelope) -> None:
-    cursor = sql.execute("DELETE FROM envelope WHERE seq = ?", (envelope.seq,))
-    if cursor.rowcount != 1:
-        raise EnvelopeGone(f"seq {envelope.seq}")
-
-
-def _parked_row(envelope: Envelope, records: int, at: float, reason: str) -> tuple[object, ...]:
-    head = (envelope.seq, envelope.topic, envelope.key, records, envelope.body, envelope.sha256)
-    return (*head, envelope.created_at, at, reason)

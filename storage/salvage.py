@@ -9,24 +9,21 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-from storage import books
+from storage import books, envelopes, notes
 from storage.books import FIELDS
 from storage.connection import connect
-from storage.directory import make_private, sync_directory
+from storage.directory import make_private
 from storage.envelope import Gap
 from storage.findings import Describe, Findings, Found, find, load, pending
 from storage.guard import guard
 from storage.high_water import HighWater
 from storage.images import Images, opened
 from storage.schema import COLUMNS, INSTALLATION, PROBE, migrate
+from storage.swap import REBUILDING, free_name, swap
+from storage.wal import bytes_with_wal
 
-REBUILDING, REBUILT = "outbox.rebuilding", "outbox.rebuilt"  # the second name means: it is whole
-LOST_BOOKMARK = "lost_bookmark/"  # and the bookmark's name: a note for whoever reads its source again
-ANY = "*"  # in place of the name when nobody knows which bookmarks there were
-SOURCE = "outbox"
 DAMAGED, ROLLED_BACK, MISSING = "damaged", "rolled_back", "missing"
 
 _DELIVERED = FIELDS.index("delivered")
@@ -60,28 +57,14 @@ def salvage(path: Path, reason: str, mark: HighWater | None, describe: Describe,
     `mark`: what is known from outside the file; `now`: Unix seconds. Raises sqlite3.Error or OSError when it cannot be
     written; the damaged file is then where it was.
     """
-    finish_swap(path)
-    kept = _free_name(path, now) if _bytes_of(path) or _bytes_of(_wal(path)) else None
+    kept = free_name(path, now) if bytes_with_wal(path) else None
     with opened(path) as there:
         found = find(there, describe, mark.installation if mark is not None else None)
         if mark is not None and found.notes.get(INSTALLATION, (0, mark.installation))[1] != mark.installation:
             mark = None  # it is about another outbox, which somebody has replaced by this one
         report = _Rebuilding(found, mark, reason, kept).build(there, path.with_name(REBUILDING), describe, now)
-    path.with_name(REBUILDING).rename(path.with_name(REBUILT))
-    sync_directory(path.parent)
-    _swap(path, kept)
+    swap(path, kept)
     return report
-
-
-def finish_swap(path: Path) -> bool:
-    """Ends a swap that was cut, or throws away a rebuilt file that was not whole yet; whether one was ended."""
-    rebuilt = path.with_name(REBUILT)
-    if rebuilt.exists() and not path.exists():
-        _swap(path, _name_of_cut_swap(path))
-        return True
-    for name in (REBUILT, REBUILDING, f"{REBUILDING}-journal"):
-        path.with_name(name).unlink(missing_ok=True)
-    return False
 
 
 class _Rebuilding:
@@ -103,7 +86,7 @@ class _Rebuilding:
             for found in waiting:
                 envelope = load(there, found, describe, self._found.installation)
                 doubtful = envelope.doubtful or self._may_be_settled(found)
-                _put(sql, "envelope", replace(envelope, doubtful=doubtful).row)
+                envelopes.store(sql, replace(envelope, doubtful=doubtful))
             self._copy_the_rest(sql)
             report = self._balance(sql, waiting, now)
             self._raise_sequence(sql)
@@ -136,7 +119,7 @@ class _Rebuilding:
         for name, (_, value) in self._found.notes.items():
             if name in {INSTALLATION, PROBE}:
                 continue
-            books.put_note(sql, name, value)
+            notes.put(sql, name, value)
 
     def _balance(self, sql: sqlite3.Connection, waiting: list[Found], now: float) -> Report:
         for topic, numbers in self._books.items():
@@ -148,10 +131,14 @@ class _Rebuilding:
         gone = self._settle_bookmarks(sql)
         report = Report(self._reason, self._kept, sum(each.envelope.records for each in waiting), lost, gone)
         # With them goes what was lost before and whose gap was lost now.
-        to_name = None if lost is None else max(lost, books.unnamed(sql, SOURCE))
+        to_name = None if lost is None else max(lost, self._unnamed(sql))
         if to_name != 0 or gone:
-            books.enter_gap(sql, Gap(SOURCE, self._reason, None, None, to_name, self._detail(waiting)), now)
+            books.enter_gap(sql, Gap(books.SOURCE, self._reason, None, None, to_name, self._detail(waiting)), now)
         return report
+
+    def _unnamed(self, sql: sqlite3.Connection) -> int:
+        lost = sum(tally.lost for tally in books.read_all(sql).values())
+        return books.unnamed(lost, books.gaps(sql))
 
     def _settle_bookmarks(self, sql: sqlite3.Connection) -> tuple[str, ...]:
         """Saves the bookmarks that can be gone on from; gives the names of the others, each with its note."""
@@ -160,14 +147,14 @@ class _Rebuilding:
         for name in sorted({*known, *self._found.bookmarks}):
             at, _, value = self._found.bookmarks.get(name, (-1, 0, b""))
             if at >= 0 and self._may_go_on(at, known.get(name, at)):
-                books.put_bookmark(sql, name, value, at)
+                notes.put_bookmark(sql, name, value, at)
             else:
                 gone.append(name)
         # Without a mark nobody knows which there were; neither where a rebuild before this one gave all of them up.
         if self._mark is None or (self._mark.high > 0 and not known and not self._found.bookmarks):
-            gone.append(ANY)
+            gone.append(notes.ANY)
         for name in gone:
-            books.put_note(sql, f"{LOST_BOOKMARK}{name}", self._reason)
+            notes.give_up(sql, name, self._reason)
         return tuple(gone)
 
     def _may_go_on(self, at: int, should_be_at: int) -> bool:
@@ -209,49 +196,3 @@ def _put(sql: sqlite3.Connection, table: str, row: tuple[object, ...]) -> None:
     names = ", ".join(COLUMNS[table])
     marks = ", ".join("?" * len(row))
     sql.execute(f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})", row)
-
-
-# -- the swap --------------------------------------------------------------------------------------------------------
-
-
-def _swap(path: Path, kept: str | None) -> None:
-    """In steps of which each can be the last: the rebuilt file is the sign that it is not ended."""
-    wal = _wal(path)
-    if path.exists() and kept is not None:
-        path.rename(path.with_name(kept))
-    path.unlink(missing_ok=True)
-    sync_directory(path.parent)
-    if wal.exists() and kept is not None:
-        # What stands in it belongs to the damaged file; beside the rebuilt one SQLite would read it.
-        wal.rename(path.with_name(f"{kept}-wal"))
-    for leftover in (wal, path.with_name(f"{path.name}-shm")):
-        leftover.unlink(missing_ok=True)
-    sync_directory(path.parent)
-    path.with_name(REBUILT).rename(path)
-    sync_directory(path.parent)
-
-
-def _name_of_cut_swap(path: Path) -> str | None:
-    """The name under which the WAL of a file that was renamed already has to be kept."""
-    wal = _wal(path)
-    if not wal.exists():
-        return None
-    found = [each for each in path.parent.glob("outbox.damaged-*") if not each.name.endswith("-wal")]
-    newest = max(found, key=lambda each: each.stat().st_mtime_ns, default=None)
-    if newest is not None and not newest.with_name(f"{newest.name}-wal").exists():
-        return newest.name
-    return _free_name(path, wal.stat().st_mtime)
-
-
-def _wal(path: Path) -> Path:
-    return path.with_name(f"{path.name}-wal")
-
-
-def _bytes_of(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _free_name(path: Path, now: float) -> str:
-    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-    names = (f"outbox.damaged-{stamp}{more}" for more in ("", *(f"-{number}" for number in range(2, 10_000))))
-    return next(n for n in names if not path.with_name(n).exists() and not path.with_name(f"{n}-wal").exists())

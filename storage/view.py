@@ -7,12 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from storage.books import FIELDS, tally_of
+from storage.books import FIELDS, fields_of, tally_of
 from storage.connection import STATEMENT_ERRORS, connect_readonly, explain
 from storage.envelope import Tally
 from storage.errors import OutboxInaccessible
 from storage.outbox_file import FILE_NAME
-from storage.schema import VERSION, identify
+from storage.schema import identify
 
 
 class OutboxView:
@@ -40,7 +40,7 @@ class OutboxView:
             connection.close()
         else:
             self._connection = connection
-            self._fields = FIELDS if version == VERSION else FIELDS[:-1]  # format 1 counted no possible duplicates
+            self._fields = fields_of(version)
 
     def bookmark(self, name: str) -> bytes | None:
         """The bookmark of that name; None when there is none yet."""

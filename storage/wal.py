@@ -17,6 +17,12 @@ def wal_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
 
 
+def has_wal(path: Path) -> bool:
+    """Whether there is a WAL with content beside a database file."""
+    wal = wal_of(path)
+    return wal.exists() and wal.stat().st_size > 0
+
+
 def write_through(path: Path) -> None:
     """Makes durable what stands in the WAL of `path`, before anybody relies on it. Raises OutboxBroken.
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from storage import diagnosis
+from storage.books import SOURCE
 from storage.envelope import Envelope, Gap, Tally
 from storage.errors import OutboxDamaged, OutboxForeign
 from storage.outbox import Outbox
-from storage.salvage import SOURCE
 from tests.fakes.clock import ManualClock
 from tests.faults.played import DB, MARK, PAGE_BYTES, RESULTS, TOPIC, WAL, WATCH, Files, Play, describe
 

@@ -24,7 +24,7 @@ from typing import Any, cast
 
 import pytest
 
-from storage import diagnosis, salvage
+from storage import diagnosis, salvage, swap
 from storage.connection import connect
 from tests.faults.damage import DAMAGES, damage_and_judge, spread, torture, zero_pages
 from tests.faults.judgement import Verdict, files_in, judge, kept_in, start
@@ -222,5 +222,5 @@ def test_a_rebuild_that_is_cut_at_any_step_costs_nothing_more(plays: list[Play],
         assert verdict.is_fine, verdict
         assert verdict.lost == whole.lost
         assert {damaged[DB], damaged[WAL]} <= set(kept_in(directory).values())
-        left = {path.name for path in directory.iterdir()} & {salvage.REBUILDING, salvage.REBUILT}
+        left = {path.name for path in directory.iterdir()} & {swap.REBUILDING, swap.REBUILT}
         assert left == set()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import outbox_file
+from storage import opening
 from storage.ballast import NAMES, Ballast
 from storage.connection import WAL_AUTOCHECKPOINT_PAGES
 from storage.errors import OutboxError, OutboxFull
@@ -371,7 +371,7 @@ def test_with_a_ballast_that_is_not_given_up_a_full_disk_cannot_be_drained(
 def test_with_checkpoints_as_late_as_on_a_large_disk_the_ballast_does_not_suffice(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_file, "_FEWEST_PAGES", WAL_AUTOCHECKPOINT_PAGES)
+    monkeypatch.setattr(opening, "_FEWEST_PAGES", WAL_AUTOCHECKPOINT_PAGES)
     with closing(opened(disk.path)) as outbox:
         for _ in range(5):
             put(outbox, SIZES["large"])

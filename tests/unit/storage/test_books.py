@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import books
+from storage import books, envelopes
 from storage.envelope import Envelope, Gap, Tally
 from storage.errors import OutboxDamaged
 from storage.schema import COLUMNS, migrate
@@ -117,8 +117,8 @@ def test_a_recount_of_one_topic_leaves_the_others_alone(sql: sqlite3.Connection)
 
 def test_doubt_is_written_into_the_row_and_its_checksum(sql: sqlite3.Connection) -> None:
     put(sql, envelope(1, 1))
-    books.doubt(sql, 1)
-    books.doubt(sql, 7)  # not there any more: nothing to doubt
+    envelopes.doubt(sql, 1)
+    envelopes.doubt(sql, 7)  # not there any more: nothing to doubt
     (row,) = sql.execute("SELECT * FROM envelope").fetchall()
     assert (Envelope(*row).doubtful, Envelope(*row).is_intact) == (1, True)
 
@@ -126,7 +126,7 @@ def test_doubt_is_written_into_the_row_and_its_checksum(sql: sqlite3.Connection)
 def test_a_damaged_row_is_not_made_right_by_doubting_it(sql: sqlite3.Connection) -> None:
     put(sql, envelope(1, 1))
     sql.execute("UPDATE envelope SET records = 500")
-    books.doubt(sql, 1)
+    envelopes.doubt(sql, 1)
     (row,) = sql.execute("SELECT * FROM envelope").fetchall()
     assert not Envelope(*row).is_intact
 

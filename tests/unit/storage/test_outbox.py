@@ -26,7 +26,8 @@ import pytest
 from storage import ballast
 from storage.envelope import Change, Draft, Envelope, Gap, Tally
 from storage.errors import EnvelopeGone, OutboxBroken, OutboxFull, OutboxGone, OutboxInaccessible
-from storage.outbox import MARKS_KEPT, Outbox
+from storage.notes import MARKS_KEPT
+from storage.outbox import Outbox
 from tests.fakes.clock import NOON, ManualClock
 from tests.fakes.inside import sql_of
 

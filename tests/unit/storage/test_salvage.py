@@ -19,8 +19,10 @@ import pytest
 from storage.envelope import Change, Draft, Gap
 from storage.high_water import FILE_NAME as MARK
 from storage.high_water import HighWater, newest
+from storage.notes import ANY
 from storage.outbox import FILE_NAME, Outbox
-from storage.salvage import ANY, DAMAGED, MISSING, REBUILDING, REBUILT, ROLLED_BACK, Report, finish_swap, salvage
+from storage.salvage import DAMAGED, MISSING, ROLLED_BACK, Report, salvage
+from storage.swap import REBUILDING, REBUILT, finish_swap
 from tests.faults.played import waiting
 
 TOPIC, NOW = "queries", datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp()
