@@ -6,7 +6,6 @@ texts are needed for what is sent only.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,11 +13,10 @@ from typing import cast
 
 from agent.clock import Clock
 from agent.errors import SetupError, SourceError, StatementsNotCreated, StatementsNotGranted
-from agent.record import Record, Window
-from agent.redact import mask_secrets
 from agent.sources import BOOKMARK_LOST, Reading, SourceSettings
 from agent.sources._postgres_session import MARKER, Session
 from agent.sources._statement_counters import KEY_LENGTH, Baseline, Delta, Key, Row, by_key, decode, merged
+from agent.sources._statement_records import Look, Texts
 from storage.envelope import Gap
 
 KIND = "pg_stat_statements"
@@ -77,15 +75,6 @@ class _Shape:
     def fill(self, sql: str) -> str:
         names = {"schema": self.schema, "toplevel": self.toplevel, "since": self.since}
         return sql.format(**names, total=self.total, maximum=self.maximum)
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What belongs to one look as a whole."""
-
-    at: datetime
-    databases: dict[int, str]
-    roles: dict[int, str]
 
 
 class StatementStatistics:
@@ -186,63 +175,22 @@ class StatementStatistics:
             yield Reading((), self._encode(after), gaps)
             return
         session, shape = self._connected()
-        look = _Look(
+        look = Look(
+            kind=KIND,
+            watch=self._settings.watch,
             at=datetime.fromisoformat(after.taken_at or ""),
             databases=self._names(session, _DATABASES),
             roles=self._names(session, _ROLES),
+            marker=MARKER,
         )
         ahead = dict(before.ahead) if before.ahead_reset == after.stats_reset else {}
         for start in range(0, len(slow), STATEMENTS_A_READING):
             part = slow[start : start + STATEMENTS_A_READING]
-            records = self._records(part, look, self._texts(session, shape, part))
+            records = look.records(part, self._texts(session, shape, part))
             ahead.update({delta.key: delta.row for delta in part})
             is_last = start + STATEMENTS_A_READING >= len(slow)
             bookmark = after if is_last else _part_way(before, after, ahead)
             yield Reading(records, self._encode(bookmark), gaps if is_last else ())
-
-    def _records(
-        self, deltas: Sequence[Delta], look: _Look, texts: dict[Key, tuple[str, str | None]] | str
-    ) -> tuple[Record, ...]:
-        records = []
-        for delta in deltas:
-            missing = texts if isinstance(texts, str) else "evicted"
-            known = None if isinstance(texts, str) else texts.get(delta.key)
-            text, digest = known or (f"<text unavailable: {missing}> queryid {delta.key[2]}", None)
-            if MARKER not in text:
-                records.append(self._record(delta, look, text, digest))
-        return tuple(records)
-
-    def _record(self, delta: Delta, look: _Look, text: str, digest: str | None) -> Record:
-        userid, dbid, queryid, _ = delta.key
-        return Record(
-            id=self._id(delta),
-            source=KIND,
-            sql_text=mask_secrets(text, names_in_double_quotes=True),
-            query_time_s=delta.mean_ms / 1000,
-            lock_time_s=0.0,
-            rows_sent=round(delta.rows / delta.calls),
-            rows_examined=0,
-            db=_name(look.databases, dbid, "database"),
-            user_host=_name(look.roles, userid, "role"),
-            start_time=look.at,
-            collected_at=look.at,
-            text_sha256=digest,
-            window=Window(
-                start=delta.since,
-                end=look.at,
-                reason=delta.reason,
-                queryid=queryid,
-                calls=delta.calls,
-                rows=delta.rows,
-                total_exec_time_ms=delta.total_ms,
-                max_exec_time_ms=delta.max_ms,
-            ),
-        )
-
-    def _id(self, delta: Delta) -> str:
-        since = delta.since.isoformat() if delta.since else ""
-        parts = (KIND, self._settings.watch, repr(delta.key), since, f"{delta.calls} {delta.total_ms!r}")
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     # -- reads -------------------------------------------------------------------------------------------------
 
@@ -273,9 +221,7 @@ class StatementStatistics:
         except SetupError:  # one name that is not valid in its encoding makes all unreadable
             return {}
 
-    def _texts(
-        self, session: Session, shape: _Shape, deltas: Sequence[Delta]
-    ) -> dict[Key, tuple[str, str | None]] | str:
+    def _texts(self, session: Session, shape: _Shape, deltas: Sequence[Delta]) -> Texts | str:
         """The text of each statement with the sha256 of the whole when it was cut; or why there are none."""
         limit = self._settings.db.max_sql_text_bytes
         queryids = list({delta.key[2] for delta in deltas})
@@ -290,11 +236,6 @@ class StatementStatistics:
             self._session = self._connect(self._settings, self._clock)
             self._shape = _shape_of(self._session)
         return self._session, self._shape
-
-
-def _name(names: dict[int, str], oid: int, kind: str) -> str:
-    # No names at all: they could not be read, which says nothing about this one.
-    return names.get(oid) or (f"dropped {kind} {oid}" if names else f"{kind} {oid}")
 
 
 def _cut(text: str, limit_bytes: int) -> str:
