@@ -17,10 +17,14 @@ _TEXT_BYTES = 1_024
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """The server's own count of slow statements since its start. `started_at`: its start in Unix seconds."""
+    """The server's own count of slow statements since its start. `started_at`: its start in Unix seconds.
+
+    `running`: other sessions in the middle of a statement, each of which may be counted before its row is written.
+    """
 
     slow_queries: int
     started_at: int
+    running: int = 0
 
     def is_same_run(self, started_at: int) -> bool:
         """Whether the server was not restarted since (the uptime is in whole seconds, the clock may be corrected)."""
@@ -33,7 +37,9 @@ class Place:
 
     first, last: identities of row 0 and row position-1 (hex, None at position 0). rows: all rows read since the
     books with the server's counter began; `spare`: what its counter said less `rows` when all was read, with the
-    lowest and the highest value that it may have (statements end while we look). A first look that starts later
+    lowest and the highest value that it may have (statements end while we look). `least`: the highest of the lowest
+    values seen in this table and run of the server, where the true one never falls. `from_top`: read from row 0 on, and
+    not to the end yet: nobody has compared what the server had counted by then. A first look that starts later
     than the beginning leaves out rows older than `cutoff` (Unix seconds) before position `cutoff_until`.
     """
 
@@ -42,6 +48,8 @@ class Place:
     last: str | None = None
     rows: int = 0
     spare: tuple[int, int] | None = None
+    least: int | None = None
+    from_top: bool = False
     server_started_at: int | None = None
     cutoff: float | None = None
     cutoff_until: int = 0
@@ -53,16 +61,16 @@ class Place:
 
     def behind(self, rows: int, first: str, last: str, read_at: str) -> Place:
         """The place after `rows` more rows."""
-        position, total = self.position + rows, self.rows + rows
-        return replace(self, position=position, first=first, last=last, rows=total, read_at=read_at)
+        position, total, from_top = self.position + rows, self.rows + rows, self.from_top or self.position == 0
+        return replace(self, position=position, first=first, last=last, rows=total, from_top=from_top, read_at=read_at)
 
     def moved_to(self, position: int, first: str | None, last: str | None) -> Place:
         """The place elsewhere in the same table; the books begin anew."""
-        return replace(self, position=position, first=first, last=last, spare=None, server_started_at=None)
+        return replace(self, position=position, first=first, last=last, spare=None, least=None, server_started_at=None)
 
     def at_next_generation(self, unread: int | None) -> Place:
         """The place before row 0 of the table that took this one's place; `unread` rows are accounted for."""
-        place = replace(self, position=0, first=None, last=None, cutoff=None, cutoff_until=0)
+        place = replace(self, position=0, first=None, last=None, least=None, cutoff=None, cutoff_until=0)
         if unread is None:
             return replace(place, spare=None, server_started_at=None)
         return replace(place, rows=self.rows + unread)
@@ -70,9 +78,11 @@ class Place:
     def balanced(self, before: Counters, after: Counters) -> Place:
         """The place at the end of the table, with the books brought in line with the server's counter."""
         if not before.is_same_run(after.started_at) or before.slow_queries > after.slow_queries:
-            return replace(self, spare=None, server_started_at=None)
-        spare = (before.slow_queries - self.rows, after.slow_queries - self.rows)
-        return replace(self, spare=spare, server_started_at=before.started_at)
+            return replace(self, spare=None, least=None, from_top=False, server_started_at=None)
+        least, most = before.slow_queries - before.running - self.rows, after.slow_queries - self.rows
+        if self.server_started_at is not None and before.is_same_run(self.server_started_at):
+            least = max(least, min(self.least if self.least is not None else least, most))
+        return replace(self, spare=(least, most), least=least, from_top=False, server_started_at=before.started_at)
 
     def unread(self, now: Counters, present: int) -> int | None:
         """At most how many rows vanished unread, when `present` rows are there to be read; None when unknown."""
@@ -84,7 +94,7 @@ class Place:
         """At least how many rows vanished unread, when all that is there has been read."""
         if not self._comparable(at_start) or self.spare is None:
             return 0
-        return max(0, at_start.slow_queries - self.rows - self.spare[1])
+        return max(0, at_start.slow_queries - at_start.running - self.rows - self.spare[1])
 
     def _comparable(self, now: Counters) -> bool:
         if self.server_started_at is None or self.spare is None or not now.is_same_run(self.server_started_at):

@@ -27,7 +27,7 @@ _COLUMNS = """
 """
 _ROWS = "SELECT {columns} FROM mysql.slow_log LIMIT {start}, {count}"
 _COUNT = "SELECT COUNT(*) FROM mysql.slow_log"
-_COUNTERS = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Slow_queries', 'Uptime')"
+_COUNTERS = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Slow_queries', 'Threads_running', 'Uptime')"
 _NOW = "SELECT UNIX_TIMESTAMP()"  # the server's clock: ours may be set meanwhile
 _SWITCHES = "SELECT @@global.slow_query_log, @@global.log_output"
 _LOGS_TO_TABLE = """
@@ -105,7 +105,7 @@ class SlowLogTable:
 
     def _look(self, place: Place) -> Iterator[Reading]:
         self._connected().measure_offset()
-        at_start = self._counters() if place.position == 0 else None
+        at_start = self._counters() if place.position == 0 or place.from_top else None
         at_end = False
         while not at_end:
             before = self._counters()
@@ -237,7 +237,8 @@ class SlowLogTable:
     def _counters(self) -> Counters:
         values = {name.decode(): int(value) for name, value in self._connected().rows(_COUNTERS)}
         ((now,),) = self._connected().rows(_NOW)
-        return Counters(values["Slow_queries"], int(now) - values["Uptime"])
+        others = max(0, values["Threads_running"] - 1)
+        return Counters(values["Slow_queries"], int(now) - values["Uptime"], others)
 
     def _connected(self) -> Session:
         if self._session is None or not self._session.is_open:

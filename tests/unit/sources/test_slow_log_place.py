@@ -68,6 +68,30 @@ def test_statements_that_end_while_the_books_are_made_widen_them() -> None:
     assert place.surely_unread(Counters(15, 1_000)) == 2
 
 
+def test_a_statement_that_is_counted_before_its_row_is_written_is_not_taken_for_one_that_is_never_written() -> None:
+    busy = Place(rows=10).balanced(Counters(12, 1_000, running=2), Counters(12, 1_000, running=2))
+    assert busy.unread(Counters(12, 1_000), present=0) == 2  # both were written and went away unread
+
+
+def test_a_quiet_moment_of_the_server_tells_more_than_a_busy_one_after_it() -> None:
+    quiet = balanced(slow=15, rows=10)
+    busy = quiet.balanced(Counters(15, 1_000, running=4), Counters(15, 1_000, running=4))
+    assert busy.unread(Counters(16, 1_000), present=0) == 1
+    assert quiet.at_next_generation(1).least is None  # what was told too high once would hide a loss later
+
+
+def test_what_a_busy_server_has_counted_only_has_not_surely_vanished() -> None:
+    assert balanced().surely_unread(Counters(13, 1_000, running=2)) == 1
+    assert balanced().surely_unread(Counters(12, 1_000, running=5)) == 0
+
+
+def test_a_look_from_the_top_stays_one_until_the_end_was_seen() -> None:
+    cut = Place().behind(1, "first", "last", "2026-01-01T00:00:00+00:00")
+    assert (cut.from_top, cut.behind(1, "first", "later", "2026-01-01T00:00:01+00:00").from_top) == (True, True)
+    assert decode(cut.encode()) == cut
+    assert not cut.balanced(Counters(2, 1_000), Counters(2, 1_000)).from_top
+
+
 def test_books_are_not_made_across_a_restart() -> None:
     assert Place(rows=10).balanced(Counters(10, 1_000), Counters(0, 2_000)).spare is None
 
