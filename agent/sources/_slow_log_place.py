@@ -20,15 +20,20 @@ class Counters:
     """The server's own count of slow statements since its start. `started_at`: its start in Unix seconds.
 
     `running`: other sessions in the middle of a statement, each of which may be counted before its row is written.
+    `uptime_s`: how long the server has run, in whole seconds.
     """
 
     slow_queries: int
     started_at: int
     running: int = 0
+    uptime_s: int = 0
 
-    def is_same_run(self, started_at: int) -> bool:
-        """Whether the server was not restarted since (the uptime is in whole seconds, the clock may be corrected)."""
-        return abs(self.started_at - started_at) <= 5
+    def is_same_run(self, started_at: int, uptime_s: int) -> bool:
+        """Whether the server, which ran for so long at an earlier time, was not restarted since.
+
+        Its clock may be corrected meanwhile; one that was started twice within seconds is known by its uptime.
+        """
+        return abs(self.started_at - started_at) <= 5 and self.uptime_s >= uptime_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,8 @@ class Place:
     first, last: identities of row 0 and row position-1 (hex, None at position 0). rows: all rows read since the
     books with the server's counter began; `spare`: what its counter said less `rows` when all was read, with the
     lowest and the highest value that it may have (statements end while we look). `least`: the highest of the lowest
-    values seen in this table and run of the server, where the true one never falls. `from_top`: read from row 0 on, and
+    values seen in this table and run of the server, where the true one never falls; `server_started_at` and
+    `server_uptime_s` tell the run. `from_top`: read from row 0 on, and
     not to the end yet: nobody has compared what the server had counted by then. A first look that starts later
     than the beginning leaves out rows older than `cutoff` (Unix seconds) before position `cutoff_until`.
     """
@@ -51,6 +57,7 @@ class Place:
     least: int | None = None
     from_top: bool = False
     server_started_at: int | None = None
+    server_uptime_s: int = 0
     cutoff: float | None = None
     cutoff_until: int = 0
     read_at: str | None = None
@@ -77,12 +84,14 @@ class Place:
 
     def balanced(self, before: Counters, after: Counters) -> Place:
         """The place at the end of the table, with the books brought in line with the server's counter."""
-        if not before.is_same_run(after.started_at) or before.slow_queries > after.slow_queries:
+        if not after.is_same_run(before.started_at, before.uptime_s) or before.slow_queries > after.slow_queries:
             return replace(self, spare=None, least=None, from_top=False, server_started_at=None)
         least, most = before.slow_queries - before.running - self.rows, after.slow_queries - self.rows
-        if self.server_started_at is not None and before.is_same_run(self.server_started_at):
-            least = max(least, min(self.least if self.least is not None else least, most))
-        return replace(self, spare=(least, most), least=least, from_top=False, server_started_at=before.started_at)
+        # More than the highest value was said of another run, which ended within seconds.
+        if self._is_of_the_run(before) and self.least is not None and self.least <= most:
+            least = max(least, self.least)
+        place = replace(self, spare=(least, most), least=least, from_top=False)
+        return replace(place, server_started_at=before.started_at, server_uptime_s=after.uptime_s)
 
     def unread(self, now: Counters, present: int) -> int | None:
         """At most how many rows vanished unread, when `present` rows are there to be read; None when unknown."""
@@ -96,8 +105,11 @@ class Place:
             return 0
         return max(0, at_start.slow_queries - at_start.running - self.rows - self.spare[1])
 
+    def _is_of_the_run(self, now: Counters) -> bool:
+        return self.server_started_at is not None and now.is_same_run(self.server_started_at, self.server_uptime_s)
+
     def _comparable(self, now: Counters) -> bool:
-        if self.server_started_at is None or self.spare is None or not now.is_same_run(self.server_started_at):
+        if self.spare is None or not self._is_of_the_run(now):
             return False
         # Each row that was read is in the counter of its run; less means another run, or that it was set back.
         return now.slow_queries >= self.rows + self.spare[0]

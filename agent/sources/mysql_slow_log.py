@@ -238,7 +238,8 @@ class SlowLogTable:
         values = {name.decode(): int(value) for name, value in self._connected().rows(_COUNTERS)}
         ((now,),) = self._connected().rows(_NOW)
         others = max(0, values["Threads_running"] - 1)
-        return Counters(values["Slow_queries"], int(now) - values["Uptime"], others)
+        uptime_s = values["Uptime"]
+        return Counters(values["Slow_queries"], int(now) - uptime_s, others, uptime_s)
 
     def _connected(self) -> Session:
         if self._session is None or not self._session.is_open:

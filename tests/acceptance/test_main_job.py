@@ -256,6 +256,16 @@ def kill_sessions(server: MariaDBServer) -> int:
     return len(found)
 
 
+def without_row(server: MariaDBServer, traffic: Traffic) -> list[int]:
+    """What was answered before the last statement and is not in the slow log.
+
+    A server that is shut down in that very moment has answered a statement, but writes no row of it any more.
+    """
+    answered = traffic.done[:-1]
+    rows = set(server.texts())
+    return [number for number in answered if text(number) not in rows]
+
+
 def collects(stub: StubBackend) -> bool:
     """Orders a look and waits for its result."""
     known = len(stub.results)
@@ -292,7 +302,8 @@ def test_restarts_rotations_and_killed_sessions_under_traffic_cost_only_what_a_g
         server.restart()
         assert server.pid != pid
         traffic.grow(30)
-        goal = len(traffic.done)
+        unwritten = without_row(server, traffic)
+        goal = len(traffic.done) - len(unwritten)
         assert stub.wait_for(lambda each: len(arrived(each)) >= goal, ARRIVE_S)
         stub.queue("stop")
         assert stub.wait_for(lambda each: each.heartbeats[-1]["stats"]["state"] == "paused", ARRIVE_S)
@@ -308,8 +319,9 @@ def test_restarts_rotations_and_killed_sessions_under_traffic_cost_only_what_a_g
         assert stub.wait_for(lambda each: last in arrived(each), ARRIVE_S)
         assert agent.end() == 0
     counted = Counter(arrived(stub))
-    missing = [number for number in traffic.done if text(number) not in counted]
+    missing = [number for number in traffic.done if text(number) not in counted and number not in unwritten]
     told = gaps(agent)
+    assert len(unwritten) <= 1
     assert {name: count for name, count in counted.items() if count != 1} == {}
     assert len(missing) >= 40
     assert [reason for reason, _ in told] == ["rotated", "rotated"]

@@ -161,9 +161,14 @@ def test_the_watchdogs_signal_ends_it_and_leaves_the_place_of_each_thread_in_the
     stub: StubBackend, tmp_path: Path
 ) -> None:
     db_config = {"host": "127.0.0.1", "port": free_port(), "user": "nobody"}
-    with AgentProcess(write(tmp_path, settings(stub, "mysql", db_config))) as agent:
-        assert stub.wait_for(lambda each: len(each.heartbeats) >= 2, SOON_S)
-        assert agent.end(signal.SIGABRT) == -signal.SIGABRT
+    for _ in range(5):
+        with AgentProcess(write(tmp_path, settings(stub, "mysql", db_config))) as agent:
+            assert stub.wait_for(lambda each: len(each.heartbeats) >= 2, SOON_S)
+            ended_by = agent.end(signal.SIGABRT)
+        stub.heartbeats.clear()
+        if ended_by != -signal.SIGSEGV:  # Python looks at threads while they run, and may stumble over one
+            break
+    assert ended_by == -signal.SIGABRT
     said = agent.said()
     assert "Fatal Python error: Aborted" in said
     assert [name for name in ("watch_loop.py", "flusher.py", "heartbeat.py", "conductor.py") if name not in said] == []

@@ -85,6 +85,14 @@ def test_what_a_busy_server_has_counted_only_has_not_surely_vanished() -> None:
     assert balanced().surely_unread(Counters(12, 1_000, running=5)) == 0
 
 
+def test_what_was_said_of_a_run_that_ended_within_seconds_is_not_carried_on() -> None:
+    early = Place(rows=20).balanced(Counters(20, 1_000, uptime_s=3), Counters(20, 1_000, uptime_s=3))
+    younger = early.balanced(Counters(5, 1_002, 1, uptime_s=1), Counters(25, 1_002, 1, uptime_s=1))
+    lower = early.balanced(Counters(5, 1_002, 1, uptime_s=3), Counters(6, 1_002, 1, uptime_s=3))
+    assert (early.spare, younger.spare, lower.spare) == ((0, 0), (-16, 5), (-16, -14))
+    assert early.unread(Counters(30, 1_002, uptime_s=2), present=0) is None
+
+
 def test_a_look_from_the_top_stays_one_until_the_end_was_seen() -> None:
     cut = Place().behind(1, "first", "last", "2026-01-01T00:00:00+00:00")
     assert (cut.from_top, cut.behind(1, "first", "later", "2026-01-01T00:00:01+00:00").from_top) == (True, True)
