@@ -73,7 +73,8 @@ class Drain:
     @property
     def requests(self) -> list[float]:
         """What was sent in the drain phase."""
-        return [at_s for at_s in self.sent if 0 <= at_s < self.phase_s]
+        phase_s = self.phase_s
+        return [at_s for at_s in self.sent if 0 <= at_s < phase_s]
 
     @property
     def mean(self) -> float:
