@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -229,10 +230,12 @@ def make_plays(directory: Path, seed: int, rounds: int) -> list[Play]:
 
 
 def damage_and_judge(played: Play, directory: Path, damage: Damage, rng: random.Random) -> Verdict:
-    """Does it to a copy of the play in the new `directory`, starts on it, drains it."""
+    """Does it to a copy of the play in the new `directory`, starts on it, drains it, and removes it."""
     spread(played, directory)
     what = damage(directory, played, rng)
-    return judge(played, directory, f"{played.kind}: {damage.__name__}: {what}")
+    verdict = judge(played, directory, f"{played.kind}: {damage.__name__}: {what}")
+    shutil.rmtree(directory)
+    return verdict
 
 
 def torture(seeds: int, seed: int, progress: Callable[[int], None]) -> dict[str, int]:

@@ -31,6 +31,7 @@ LIFE, RESTART = ("youth", "age", "rest"), ("restart",)
 FAULTS = ("lost", "invented", "torn", "failed_starts")
 COMPLAINTS_KEPT = 10
 RECOVERY_CUTS, RECOVERIES_AT_ONCE = 20, 50
+ROOM_BYTES = 2 * 1024**3
 
 
 @dataclass(frozen=True)
@@ -212,9 +213,10 @@ def _read_looks(path: Path) -> list[Look]:
 
 @contextmanager
 def place_in_memory() -> Iterator[Path]:
-    """A new directory, in memory where there is such a place: thousands of images are written, and each is synced."""
+    """A new directory, in memory where there is room: thousands of images are written, and each is synced."""
     memory = Path("/dev/shm")
-    path = Path(tempfile.mkdtemp(prefix="power-cuts-", dir=memory if os.access(memory, os.W_OK) else None))
+    is_there = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM_BYTES
+    path = Path(tempfile.mkdtemp(prefix="power-cuts-", dir=memory if is_there else None))
     try:
         yield path
     finally:

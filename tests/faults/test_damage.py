@@ -40,7 +40,6 @@ def verdicts(plays: list[Play], place: Path, seeds: range) -> Iterator[tuple[Pla
         rng = random.Random(seed)
         played = rng.choice(plays)
         yield played, damage_and_judge(played, place / str(seed), rng.choice(DAMAGES), rng)
-        shutil.rmtree(place / str(seed))
 
 
 def demand_fine(found: list[tuple[Play, Verdict]]) -> None:
