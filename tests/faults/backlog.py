@@ -170,7 +170,7 @@ def torture(records: int, seed: int, progress: Callable[[int], None], *, pairs: 
             figures |= {f"x{batch}: {name}": value for name, value in _compared(full, empty, batch, pairs, rng).items()}
         figures |= _drained(Path(place, "500"))
     broken = [name for name, value in figures.items() if value > _limit(name)]
-    assert broken == [], f"{broken} of {figures}"
+    assert broken == [], f"{', '.join(broken)}\n{figures}"
     return figures
 
 
