@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -58,13 +59,28 @@ class Findings:
     gaps: dict[int, tuple[Value, ...]] = field(default_factory=dict)
 
     @property
+    def own_installation(self) -> str | None:
+        """Whose file it is as the file itself says it: its note, else most of the keys; None when nothing does."""
+        if INSTALLATION in self.notes:
+            return self.notes[INSTALLATION][1]
+        keys = Counter(named["installation"] for key in self.envelopes if (named := _KEY.fullmatch(key)))
+        return keys.most_common(1)[0][0] if keys else None
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing was recognised as ours."""
         return not (self.envelopes or self.parked or self.books or self.notes)
 
 
 def find(there: Images, describe: Describe, installation: str | None) -> Findings:
-    """Everything of ours in the pages."""
+    """Everything of ours in the pages. `installation`: whose they should be, when that is known."""
+    found = _found(there, describe, installation)
+    own = found.own_installation
+    # Without the name, a key that was hit cannot be told; so they are gone through once more.
+    return found if own in {None, installation} else _found(there, describe, own)
+
+
+def _found(there: Images, describe: Describe, installation: str | None) -> Findings:
     found = Findings(installation)
     for row, where in _rows(there):
         _sort_in(found, row, where, describe)

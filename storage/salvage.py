@@ -97,7 +97,7 @@ class _Rebuilding:
     def _installation(self) -> str | None:
         if self._mark is not None:
             return self._mark.installation
-        return self._found.notes.get(INSTALLATION, (0, None))[1]
+        return self._found.installation
 
     def _may_be_settled(self, found: Found) -> bool:
         # A file that went back may hold what was delivered since, and without a mark nobody knows what was.

@@ -8,7 +8,9 @@ an envelope whose row is damaged is given up though its body is whole, or gets a
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +98,22 @@ def test_a_row_whose_checksum_does_not_hold_is_not_believed(tmp_path: Path, tabl
     assert not {"tally": found.books, "bookmark": found.bookmarks, "note": found.notes, "mark": found.marks,
                 "gap": found.gaps, "parked": found.parked}[table]  # fmt: skip
     assert len(found.envelopes) == 2
+
+
+@pytest.mark.parametrize("known", [None, "f" * 16], ids=["no mark", "the mark of another outbox"])
+@pytest.mark.parametrize("lost", [(), (INSTALLATION,)], ids=["with its note", "without its note"])
+def test_a_key_that_lost_the_name_of_its_installation_gets_it_back(
+    tmp_path: Path, known: str | None, lost: tuple[str, ...]
+) -> None:
+    path, outbox = closed(tmp_path)
+    keys = set(findings(path).envelopes)
+    with closing(sqlite3.connect(path)) as sql, sql:
+        sql.execute("UPDATE envelope SET key = 'k' || substr(key, 2) WHERE seq = 3")
+        for name in lost:
+            sql.execute("DELETE FROM note WHERE name = ?", (name,))
+    with opened(path) as there:
+        found = find(there, describe, known)
+    assert (set(found.envelopes), found.installation) == (keys, outbox.installation)
 
 
 def test_another_programs_file_has_nothing_of_ours(tmp_path: Path) -> None:
