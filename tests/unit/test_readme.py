@@ -27,7 +27,8 @@ import agent.errors
 import storage.errors
 from agent.cli import FOUND, INTERRUPTED, RUNNING, UNUSABLE, cli
 from agent.config.complaints import section
-from agent.config.layers import PREFIX, load
+from agent.config.environment import PREFIX
+from agent.config.layers import load
 from agent.config.remote import refusal
 from agent.config.schema import Config
 from agent.dev import backend
@@ -212,7 +213,7 @@ def test_the_example_configurations_are_valid_and_a_wrong_one_is_not(tmp_path: P
     for example in examples:
         path.write_text(example)
         config, _ = load(path, {}, {})
-        found.append((config.db_type, config.db_port, config.db_config.user))
+        found.append((config.watches[0].db_type, config.watches[0].port, config.watches[0].db_config.user))
     assert found == [("mysql", 3306, "monitoring"), ("postgres", 5432, "monitoring")]
     path.write_text(examples[0].replace("backend_url", "backend_uri"))
     with pytest.raises(CodedError, match="backend_uri"):
@@ -229,7 +230,7 @@ def test_a_configuration_of_the_first_description_is_still_valid(
     config |= {"db_config": {"host": "localhost", "port": 3306, "user": "root", "password": "admin", **more}}
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
-    assert load(path, {}, {})[0].db_type == db_type
+    assert load(path, {}, {})[0].watches[0].db_type == db_type
 
 
 def test_the_query_for_gaps_and_parked_records_fits_the_outbox(tmp_path: Path) -> None:

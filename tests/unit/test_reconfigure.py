@@ -10,7 +10,7 @@ import pytest
 
 from agent.config import remote
 from agent.config.layers import Layers
-from agent.config.schema import Config
+from agent.config.schema import DEFAULT, Config
 from agent.errors import CommandRefused, LoginRefused
 from agent.reconfigure import Reconfiguration
 from tests.fakes.manual import config_tree
@@ -24,12 +24,13 @@ class Bench:
         self.layers = Layers(config_tree(**tree), {}, directory)
         self.sources: list[FakeSource] = []
         self.asked: list[Config] = []
+        self.told: list[Config] = []
         self.refuses = False
-        self.reconfiguration = Reconfiguration(self.layers.build({}), self.layers, self._make)
+        self.reconfiguration = Reconfiguration(self.layers.build({}), self.layers, self._make, self.told.append)
 
-    def _make(self, config: Config) -> FakeSource:
+    def _make(self, config: Config, name: str) -> FakeSource:
         source = FakeSource()
-        source.refusal = LoginRefused(f"user {config.db_config.user}") if self.refuses else None
+        source.refusal = LoginRefused(f"user {config.watch(name).db_config.user}") if self.refuses else None
         self.asked.append(config)
         self.sources.append(source)
         return source
@@ -41,15 +42,15 @@ class Bench:
 
 def test_a_change_of_the_database_is_tried_kept_and_gives_a_new_source(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    source = bench.reconfiguration.accept({"db_config": {"host": "other", "password": SECRET}})
+    source = bench.reconfiguration.accept(DEFAULT, {"db_config": {"host": "other", "password": SECRET}})
     assert (source, bench.sources[0].checks, bench.sources[0].closes) == (bench.sources[0], 1, 0)
-    assert bench.reconfiguration.config.db_config.host == "other"
+    assert bench.reconfiguration.config.watch(DEFAULT).db_config.host == "other"
     assert bench.stored == {"db_config.host": "other", "db_config.password": SECRET}
 
 
 def test_a_change_of_an_interval_leaves_the_source_alone(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    assert bench.reconfiguration.accept({"collection_interval": 5}) is None
+    assert bench.reconfiguration.accept(DEFAULT, {"collection_interval": 5}) is None
     assert (bench.sources, bench.reconfiguration.config.collection_interval) == ([], 5)
 
 
@@ -58,7 +59,7 @@ def test_what_the_database_refuses_is_not_kept_and_names_no_secret(tmp_path: Pat
     bench.refuses = True
     before = bench.reconfiguration.config
     with pytest.raises(CommandRefused) as refused:
-        bench.reconfiguration.accept({"db_config": {"password": SECRET}})
+        bench.reconfiguration.accept(DEFAULT, {"db_config": {"password": SECRET}})
     assert (bench.reconfiguration.config, bench.stored, bench.sources[0].closes) == (before, {}, 1)
     assert "DB-03" in str(refused.value)
     assert SECRET not in str(refused.value)
@@ -71,21 +72,21 @@ def test_what_the_database_refuses_is_not_kept_and_names_no_secret(tmp_path: Pat
 def test_what_makes_no_valid_configuration_is_refused_untried(tmp_path: Path, params: dict[str, object]) -> None:
     bench = Bench(tmp_path)
     with pytest.raises(CommandRefused) as refused:
-        bench.reconfiguration.accept(params)
+        bench.reconfiguration.accept(DEFAULT, params)
     assert (bench.sources, bench.stored, SECRET in str(refused.value)) == ([], {}, False)
 
 
 def test_switched_off_it_refuses_everything(tmp_path: Path) -> None:
     bench = Bench(tmp_path, remote_config="off")
     with pytest.raises(CommandRefused, match="off"):
-        bench.reconfiguration.accept({"collection_interval": 5})
+        bench.reconfiguration.accept(DEFAULT, {"collection_interval": 5})
 
 
 def test_a_change_that_cannot_be_stored_is_not_in_force(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "missing")
     before = bench.reconfiguration.config
     with pytest.raises(CommandRefused, match="stored"):
-        bench.reconfiguration.accept({"db_config": {"password": SECRET}})
+        bench.reconfiguration.accept(DEFAULT, {"db_config": {"password": SECRET}})
     assert (bench.reconfiguration.config, bench.sources[0].closes) == (before, 1)
 
 
@@ -93,19 +94,19 @@ def test_a_damaged_file_of_earlier_changes_is_a_refusal_and_no_defect(tmp_path: 
     bench = Bench(tmp_path)
     (tmp_path / remote.FILE_NAME).write_text("{broken")
     with pytest.raises(CommandRefused, match=remote.FILE_NAME):
-        bench.reconfiguration.accept({"collection_interval": 5})
+        bench.reconfiguration.accept(DEFAULT, {"collection_interval": 5})
 
 
 def test_the_same_change_again_is_accepted_and_changes_nothing(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     params = {"db_config": {"password": SECRET}}
-    assert bench.reconfiguration.accept(params) is not None
-    assert bench.reconfiguration.accept(params) is None
+    assert bench.reconfiguration.accept(DEFAULT, params) is not None
+    assert bench.reconfiguration.accept(DEFAULT, params) is None
 
 
 def test_a_later_change_is_laid_over_an_earlier_one(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    bench.reconfiguration.accept({"collection_interval": 5})
-    bench.reconfiguration.accept({"heartbeat_interval": 6})
+    bench.reconfiguration.accept(DEFAULT, {"collection_interval": 5})
+    bench.reconfiguration.accept(DEFAULT, {"heartbeat_interval": 6})
     config = bench.reconfiguration.config
     assert (config.collection_interval, config.heartbeat_interval) == (5, 6)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from agent.config.complaints import section, sentences
-from agent.config.layers import put
+from agent.config.places import path_of, put
 from agent.config.schema import Config, DbConfig, OutboxConfig
 from tests.unit.config.conftest import Tree, valid
 
@@ -26,7 +26,7 @@ MARK = "S3CR3T"
 def complaints(tree: Tree) -> list[str]:
     with pytest.raises(ValidationError) as caught:
         Config.model_validate(tree)
-    return sentences(caught.value, Config)
+    return sentences(caught.value, Config, tree)
 
 
 def test_everything_is_told_at_once(tree: Tree) -> None:
@@ -59,7 +59,7 @@ def test_everything_is_told_at_once(tree: Tree) -> None:
     ],
 )
 def test_a_complaint_names_its_place_and_what_is_right(tree: Tree, path: str, value: Any, expected: str) -> None:
-    put(tree, path.split("."), value)
+    put(tree, path_of(path), value)
     assert complaints(tree) == [expected]
 
 
@@ -107,7 +107,7 @@ def test_no_value_shows_in_a_complaint(places: list[tuple[tuple[str, ...], Any]]
     try:
         Config.model_validate(tree)
     except ValidationError as error:
-        told = f"{sentences(error, Config)} {error}"
+        told = f"{sentences(error, Config, tree)} {error}"
     assert MARK not in told
 
 
