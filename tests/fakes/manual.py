@@ -125,6 +125,16 @@ def config_tree(**more: Any) -> dict[str, Any]:
     }
 
 
+def several_tree(*names: str, **more: Any) -> dict[str, Any]:
+    """A valid configuration file with several databases."""
+    tree = config_tree(**more)
+    pair = {"db_type": tree.pop("db_type"), "db_config": tree.pop("db_config")}
+    databases = [
+        {"name": name, **pair, "db_config": {**pair["db_config"], "host": f"{name}.example"}} for name in names
+    ]
+    return {**tree, "databases": databases}
+
+
 class Rig:
     """One watch with everything it needs, on a manual clock, over an outbox that outlives it: `Rig` again = restart."""
 
