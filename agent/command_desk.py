@@ -80,7 +80,7 @@ class CommandDesk:
         try:
             source = self._reconfiguration.accept(self._name, command.params)
         except CommandRefused as error:
-            tell(logging.WARNING, "command.refused", str(error), id=command.id)
+            tell(logging.WARNING, "command.refused", str(error), id=command.id, watch=self._name)
             self._answer(command, success=False, details={"error": error.detail, "code": error.code})
             return None
         config = self._reconfiguration.config.watch(self._name)
@@ -89,7 +89,7 @@ class CommandDesk:
             self._answer(command, success=True, details={"message": "the configuration was changed"})
         except OutboxError as error:
             # The change is in force and has to be used; the command comes again and then changes nothing more.
-            tell(logging.WARNING, "command.postponed", f"Its result waits: {error}", id=command.id)
+            tell(logging.WARNING, "command.postponed", f"Its result waits: {error}", id=command.id, watch=self._name)
         return source
 
     def _answer(

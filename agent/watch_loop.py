@@ -238,7 +238,8 @@ class WatchLoop:
         try:
             source = self._desk.carry_out(command)
         except OutboxError as error:
-            tell(logging.WARNING, "command.postponed", f"Command {command.word} waits: {error}", id=command.id)
+            sentence = f"Command {command.word} waits: {error}"
+            tell(logging.WARNING, "command.postponed", sentence, id=command.id, watch=self.name)
             self._forget_commands()
             return False
         if source is not None:
