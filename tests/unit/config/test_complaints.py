@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from agent.config.complaints import section, sentences
-from agent.config.places import path_of, put
+from agent.config.places import DATABASES, path_of, put
 from agent.config.schema import Config, DbConfig, OutboxConfig
 from tests.unit.config.conftest import Tree, valid
 
@@ -84,7 +84,8 @@ def leaves(schema: type[BaseModel] = Config, path: tuple[str, ...] = ()) -> Iter
         below = section(schema, (name,))
         yield (*path, name)
         if below is not None:
-            yield from leaves(below, (*path, name))
+            # The keys of a database stand below its name.
+            yield from leaves(below, (*path, name, "orders") if name == DATABASES else (*path, name))
 
 
 _SECRETS = st.one_of(
@@ -99,7 +100,11 @@ _SECRETS = st.one_of(
 @given(places=st.lists(st.tuples(st.sampled_from(list(leaves())), _SECRETS), min_size=1, max_size=8))
 def test_no_value_shows_in_a_complaint(places: list[tuple[tuple[str, ...], Any]]) -> None:
     tree = valid()
+    if any(path[0] == DATABASES for path, _ in places):
+        tree[DATABASES] = [{"name": "orders"}]
     for path, value in places:
+        if path[-1] == "name":
+            continue  # a name is no secret, and is where things are
         if isinstance(value, dict) and section(Config, path) is not None:
             continue  # there it would be a key, and keys are named
         put(tree, path, deepcopy(value))
