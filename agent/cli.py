@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,8 @@ def run(context: click.Context, /, **options: Any) -> None:
     logs.tell(
         logging.INFO,
         "agent.started",
-        f"Watching {config.db_type} at {config.db_config.host}:{config.db_port} for {config.backend_url}",
+        f"Watching {_watched(config)} for {config.backend_url}",
+        watches=[watch.name for watch in config.watches],
         version=__version__,
         pid=os.getpid(),
         data_dir=str(layers.data_dir),
@@ -91,18 +92,18 @@ def once(context: click.Context, /, *, dry_run: bool, **options: Any) -> None:
 
     config, layers = _load(context, options, quiet=True)
     if dry_run:
-        for line in single.preview(config, layers):
+        unread: list[str] = []
+        for line in single.preview(config, layers, unread.append):
             click.echo(line)
+        _end_with(unread)
         return
     outcome = single.collect_and_deliver(config, layers)
     books = f"collected {outcome.collected}, delivered {outcome.delivered}"
     click.echo(f"{books}, waiting {outcome.waiting}, parked {outcome.parked}")
     if outcome.paused:
-        click.echo("Collecting is paused by a `stop` of the backend; its `start` ends that.")
-    for error in outcome.errors:
-        click.echo(str(error), err=True)
-    if outcome.errors:
-        sys.exit(FOUND)
+        whose = f" of {', '.join(outcome.paused)}" if len(config.watches) > 1 else ""
+        click.echo(f"Collecting{whose} is paused by a `stop` of the backend; its `start` ends that.")
+    _end_with(outcome.errors)
 
 
 @cli.command()
@@ -151,6 +152,21 @@ def main() -> None:
     except CodedError as error:
         click.echo(str(error), err=True)
         sys.exit(RUNNING if isinstance(error, OutboxLocked) else UNUSABLE if _ends(error) else FOUND)
+
+
+def _end_with(errors: Sequence[str]) -> None:
+    for error in errors:
+        click.echo(error, err=True)
+    if errors:
+        sys.exit(FOUND)
+
+
+def _watched(config: Config) -> str:
+    several = len(config.watches) > 1
+    return ", ".join(
+        f"{f'{each.name}: ' if several else ''}{each.db_type} at {each.db_config.host}:{each.port}"
+        for each in config.watches
+    )
 
 
 def _ends(error: CodedError) -> bool:

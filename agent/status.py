@@ -26,6 +26,7 @@ class WatchStatus:
     reason: str = ""
     error: str | None = None
     last_error: str | None = None
+    last_error_at: datetime | None = None
     errors_count: int = 0
     last_collection_at: datetime | None = None
 
@@ -61,7 +62,7 @@ class Status:
     @property
     def error(self) -> str | None:
         """What is wrong now, in one line; None when nothing is. The backend shows it as status ERROR."""
-        wrong = [watch.error for watch in self.watches.values() if watch.error]
+        wrong = [self._named(name, watch.error) for name, watch in self.watches.items() if watch.error]
         wrong += [self.delivery.error] if self.delivery.error else []
         wrong += [f"{each.thread} is stuck: {each.lasting(self.now_s)}" for each in self.stuck]
         return "; ".join(wrong) or None
@@ -70,16 +71,17 @@ class Status:
         """The `stats` of a heartbeat."""
         watches = self.watches.values()
         reasons = {name: self._reason(name) for name in self.watches}
+        failed = [(watch.last_error_at, name) for name, watch in self.watches.items() if watch.last_error_at]
         collected = [watch.last_collection_at for watch in watches if watch.last_collection_at]
         oldest_s = max(0.0, self.now_unix - self.books.oldest_at) if self.books.oldest_at is not None else 0.0
         return {
             "queries_collected": self.books.captured,
             "errors_count": sum(watch.errors_count for watch in watches),
             "uptime_seconds": round(self.uptime_s),
-            "last_error": next((watch.last_error for watch in watches if watch.last_error), None),
+            "last_error": self._named(last := max(failed)[1], self.watches[last].last_error) if failed else None,
             "version": __version__,
             "state": self.state,
-            "state_reason": "; ".join(filter(None, reasons.values())),
+            "state_reason": "; ".join(self._named(name, reason) for name, reason in reasons.items() if reason),
             "queries_delivered": self.books.delivered,
             "outbox_records": self.books.pending,
             "outbox_bytes": self.books.pending_bytes,
@@ -90,10 +92,21 @@ class Status:
             "last_collection_at": max(collected) if collected else None,
             "backend_clock_skew_seconds": self.heartbeat.clock_skew_s,
             "stuck": "; ".join(f"{each.thread}: {each.lasting(self.now_s)}" for each in self.stuck) or None,
-            "watches": {
-                name: {"state": watch.state, "state_reason": reasons[name]} for name, watch in self.watches.items()
-            },
+            "watches": {name: self._of(watch, reasons[name]) for name, watch in self.watches.items()},
         }
+
+    def _of(self, watch: WatchStatus, reason: str) -> dict[str, object]:
+        return {
+            "state": watch.state,
+            "state_reason": reason,
+            "errors_count": watch.errors_count,
+            "last_error": watch.last_error,
+            "last_collection_at": watch.last_collection_at,
+        }
+
+    def _named(self, name: str, sentence: str | None) -> str:
+        """What concerns one watch, with its name when there are several."""
+        return f"{name}: {sentence}" if len(self.watches) > 1 else sentence or ""
 
     def _reason(self, name: str) -> str:
         reasons = [self.watches[name].reason]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
 
 from agent.clock import Clock
@@ -71,7 +71,7 @@ class WatchLoop:
         self._parts = parts
         self._watch, self._collector, self._desk = parts.watch, parts.collector, parts.desk
         self._source = parts.source
-        self._news = News("collection", parts.clock)
+        self._news = News("collection", parts.clock, watch=parts.name)
         self._later: list[Command] = []
         self._stopping = False
 
@@ -123,6 +123,7 @@ class WatchLoop:
             error=None if self._watch.state == PAUSED else sentence,
             reason=self._watch.reason,
             last_error=sentence,
+            last_error_at=self._parts.clock.now(),
             errors_count=self._parts.board.watch(self.name).errors_count + 1,
         )
 
@@ -167,9 +168,10 @@ class WatchLoop:
                 self.pulse.beat(READING)
         return total
 
-    def _save(self, answers: Change | None = None) -> None:
+    def _save(self, answers: AbstractContextManager[Change] | None = None) -> None:
         self.pulse.beat("writing the outbox")
-        self._collector.save(answers or Change())
+        with answers or nullcontext(Change()) as change:
+            self._collector.save(change)
         self._parts.on_saved()
 
     def _demand_room(self) -> None:
@@ -236,7 +238,8 @@ class WatchLoop:
         try:
             source = self._desk.carry_out(command)
         except OutboxError as error:
-            tell(logging.WARNING, "command.postponed", f"Command {command.word} waits: {error}", id=command.id)
+            sentence = f"Command {command.word} waits: {error}"
+            tell(logging.WARNING, "command.postponed", sentence, id=command.id, watch=self.name)
             self._forget_commands()
             return False
         if source is not None:

@@ -205,6 +205,11 @@ class Outbox:
         with self._file.reading() as sql:
             return notes.note(sql, name)
 
+    def notes(self, prefix: str) -> dict[str, str]:
+        """The notes whose names begin like that."""
+        with self._file.reading() as sql:
+            return notes.beginning_with(sql, prefix)
+
     def has_mark(self, name: str) -> bool:
         """Whether that mark was set, among the newest `notes.MARKS_KEPT`."""
         with self._file.reading() as sql:

@@ -40,7 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("agent.transport", "agent.sd_notify", "agent.delivery", "agent.sinks", "agent.sources"),
     ("agent.machine", "agent.watch", "agent.collector", "agent.lane"),
     (
-        *("agent.reconfigure", "agent.command_desk", "agent.watch_loop", "agent.worker"),
+        *("agent.reconfigure", "agent.command_book", "agent.command_desk", "agent.watch_loop", "agent.worker"),
         *("agent.flusher", "agent.heartbeat", "agent.vigil", "agent.conductor", "agent.console"),
     ),
     ("agent.wiring", "agent.doctor"),
@@ -50,7 +50,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 # The file of the outbox belongs to those who collect, deliver and assemble; the rest knows its shapes and errors only.
 KNOW_STORAGE = (
-    *("storage", "agent.collector", "agent.command_desk", "agent.watch_loop", "agent.flusher"),
+    *("storage", "agent.collector", "agent.command_book", "agent.command_desk", "agent.watch_loop", "agent.flusher"),
     *("agent.wiring", "agent.doctor", "agent.single", "agent.audit", "agent.cli", "agent.dev", "agent.console"),
     "scripts",
 )

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
+DEFAULT = "default"  # the name of the single pair db_type and db_config
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}(?<!\.db_config)")  # see places.path_of
 MIN_SQL_TEXT_BYTES = 1_024  # the anchor of a slow log row takes this much of its text
 DEFAULT_PORTS = {"mysql": 3306, "postgres": 5432}
 
 Interval = Annotated[float, Field(ge=0.1, le=86_400 * 31, allow_inf_nan=False)]
 Timeout = Annotated[float, Field(ge=0.1, le=3_600, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
+DbType = Literal["mysql", "postgres"]
 
 
 class _Section(BaseModel):
@@ -52,6 +57,43 @@ class DbConfig(_Section):
         return value
 
 
+class _Repeated:
+    """Stands in the place of a name that an earlier database has."""
+
+
+class Database(_Section):
+    """One of several databases. `collection_interval`: None for that of the agent."""
+
+    name: str
+    db_type: DbType
+    db_config: DbConfig
+    collection_interval: Interval | None = None
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _is_a_name(cls, value: object) -> object:
+        if isinstance(value, _Repeated):
+            raise ValueError("another database has this name")  # noqa: TRY004 - pydantic knows only this one
+        if isinstance(value, str) and not NAME.fullmatch(value):
+            raise ValueError("should be 1 to 64 letters, digits, _ . - and not end in .db_config")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class WatchConfig:
+    """One database that is watched, whichever way it was written down. `collection_interval` in seconds."""
+
+    name: str
+    db_type: DbType
+    db_config: DbConfig
+    collection_interval: float
+
+    @property
+    def port(self) -> int:
+        """The port of the database: the one given, or the usual one of its kind."""
+        return self.db_config.port or DEFAULT_PORTS[self.db_type]
+
+
 class OutboxConfig(_Section):
     """The limits of the outbox file and of one request body."""
 
@@ -74,8 +116,9 @@ class Config(_Section):
     collector_id: int = Field(ge=1)
     api_key: SecretStr = Field(min_length=1)
     backend_url: str
-    db_type: Literal["mysql", "postgres"]
-    db_config: DbConfig
+    databases: tuple[Database, ...] = ()  # before the pair: its validator looks at them
+    db_type: DbType | None = Field(default=None, validate_default=True)
+    db_config: DbConfig | None = Field(default=None, validate_default=True)
     heartbeat_interval: Interval = 30
     collection_interval: Interval = 300
     data_dir: Path = Path("data")
@@ -107,7 +150,41 @@ class Config(_Section):
             raise ValueError("should be printable ASCII without spaces around it")
         return value
 
+    @field_validator("databases", mode="before")
+    @classmethod
+    def _have_each_their_name(cls, value: object) -> object:
+        # Before they are looked at one by one, so that a name that is there twice is told with everything else.
+        seen, marked = list[object](), list[Any]()
+        for each in value if isinstance(value, list) else ():
+            name = each.get("name") if isinstance(each, dict) else None
+            marked.append({**each, "name": _Repeated()} if isinstance(name, str) and name in seen else each)
+            seen.append(name)
+        return marked if isinstance(value, list) else value
+
+    @field_validator("db_type", "db_config", mode="before")
+    @classmethod
+    def _is_there_without_databases(cls, value: object, info: ValidationInfo) -> object:
+        several = info.data.get("databases", True)  # when something is wrong with them they are not there
+        if several and value is not None:
+            raise ValueError("stands beside databases; give either databases, or db_type and db_config")
+        if not several and value is None:
+            raise PydanticCustomError("missing", "is required and missing")
+        return value
+
     @property
-    def db_port(self) -> int:
-        """The port of the database: the one given, or the usual one of its kind."""
-        return self.db_config.port or DEFAULT_PORTS[self.db_type]
+    def watches(self) -> tuple[WatchConfig, ...]:
+        """What is watched. Everything but this file knows only these, not how they were written down."""
+        if self.db_type is not None and self.db_config is not None:
+            return (WatchConfig(DEFAULT, self.db_type, self.db_config, self.collection_interval),)
+        own = self.collection_interval
+        return tuple(
+            WatchConfig(each.name, each.db_type, each.db_config, each.collection_interval or own)
+            for each in self.databases
+        )
+
+    def watch(self, name: str) -> WatchConfig:
+        """The watch of that name. Raises LookupError."""
+        for each in self.watches:
+            if each.name == name:
+                return each
+        raise LookupError(name)

@@ -84,6 +84,21 @@ def test_once_tells_the_database_and_exits_1(
     assert "hunter2" not in err
 
 
+def test_once_names_the_databases_whose_collecting_is_paused_and_those_that_are_away(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = json.loads(config.read_text())
+    pair = {key: told.pop(key) for key in ("db_type", "db_config")}
+    told["databases"] = [{"name": name, **pair} for name in ("orders", "billing", "stock")]
+    config.write_text(json.dumps(told))
+    with closing(Outbox(config.parent / "data")) as outbox:
+        outbox.commit(Change(notes={"paused/billing": "1"}))
+    code, out, err = said("once", "--config", config, monkeypatch=monkeypatch, capsys=capsys)
+    sentence = "Collecting of billing is paused by a `stop` of the backend; its `start` ends that."
+    assert (code, out.splitlines()[1]) == (1, sentence)
+    assert [line.split("]")[0] for line in err.splitlines()] == ["orders: [DB-01", "stock: [DB-01", "[BE-01"]
+
+
 def test_a_dry_run_tells_the_database_and_exits_1(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,9 +27,11 @@ import agent.errors
 import storage.errors
 from agent.cli import FOUND, INTERRUPTED, RUNNING, UNUSABLE, cli
 from agent.config.complaints import section
-from agent.config.layers import PREFIX, load
+from agent.config.environment import variables
+from agent.config.layers import load
+from agent.config.places import DATABASES
 from agent.config.remote import refusal
-from agent.config.schema import Config
+from agent.config.schema import Config, Database
 from agent.dev import backend
 from agent.dev.app import build_context, create_app
 from agent.dev.store import Store
@@ -81,7 +83,7 @@ def table(first_column: str, part: str = TEXT) -> list[list[str]]:
 def keys(schema: type[BaseModel] = Config, path: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted path and default of every key."""
     for name, field in schema.model_fields.items():
-        inner = section(schema, (name,))
+        inner = section(schema, (name,)) if name != DATABASES else None  # the list has a chapter of its own
         if inner is not None:
             yield from keys(inner, f"{path}{name}.")
         else:
@@ -89,7 +91,7 @@ def keys(schema: type[BaseModel] = Config, path: str = "") -> Iterator[tuple[str
 
 
 def as_readme_shows(key: str, default: Any) -> str:
-    special = {"data_dir": "`$STATE_DIRECTORY`, else `data`", "db_config.port": "by `db_type`"}
+    special = {"data_dir": "`$STATE_DIRECTORY`, else `data`", "db_config.port": "by `db_type`", "db_type": ""}
     if key in special:
         return special[key]
     if default is PydanticUndefined:
@@ -103,10 +105,11 @@ def test_every_key_stands_in_the_table_with_its_default_and_no_other() -> None:
 
 
 def test_the_variables_it_names_are_read_by_the_agent() -> None:
-    known = {PREFIX + key.replace(".", "_").upper() for key, _ in keys()}
+    example = json.loads(blocks("json", chapter("### Several databases"))[0])
+    known = set(variables(example))
     named = {name.removesuffix("_FILE") for name in re.findall(r"DBPOWER_[A-Z_]+[A-Z]", TEXT)}
     assert named - known == set()
-    assert {"DBPOWER_API_KEY", "DBPOWER_DB_CONFIG_PASSWORD"} <= named
+    assert {"DBPOWER_API_KEY", "DBPOWER_DB_CONFIG_PASSWORD", "DBPOWER_DATABASES_ORDERS_DB_CONFIG_PASSWORD"} <= named
 
 
 def test_every_error_code_stands_in_the_table_with_sentence_and_remedy() -> None:
@@ -212,11 +215,32 @@ def test_the_example_configurations_are_valid_and_a_wrong_one_is_not(tmp_path: P
     for example in examples:
         path.write_text(example)
         config, _ = load(path, {}, {})
-        found.append((config.db_type, config.db_port, config.db_config.user))
+        found.append((config.watches[0].db_type, config.watches[0].port, config.watches[0].db_config.user))
     assert found == [("mysql", 3306, "monitoring"), ("postgres", 5432, "monitoring")]
     path.write_text(examples[0].replace("backend_url", "backend_uri"))
     with pytest.raises(CodedError, match="backend_uri"):
         load(path, {}, {})
+
+
+def test_the_example_with_several_databases_is_valid_and_its_keys_are_named(tmp_path: Path) -> None:
+    several = chapter("### Several databases")
+    (example,) = blocks("json", several)
+    path = tmp_path / "config.json"
+    path.write_text(example)
+    config, _ = load(path, {"ORDERS_PASSWORD": "one", "BILLING_PASSWORD": "two"}, {})
+    found = [(each.name, each.db_type, each.port, each.collection_interval) for each in config.watches]
+    assert found == [("orders", "mysql", 3306, 300), ("billing", "postgres", 5432, 60)]
+    assert [each.db_config.password.get_secret_value() for each in config.watches] == ["one", "two"]
+    assert [name for name in Database.model_fields if f"`{name}`" not in several] == []
+
+
+def test_what_the_heartbeat_tells_of_each_watch_is_named() -> None:
+    board = Scoreboard(0.0)
+    board.report("default")
+    watches = board.status(now_s=0.0, now_unix=0.0).stats()["watches"]
+    (row,) = [row for row in table("field", chapter("### Statistics in the heartbeat")) if "`watches`" in row[0]]
+    assert isinstance(watches, dict)
+    assert set(watches["default"]) == set(re.findall(r"`(\w+)`", row[1])) - {"default"}
 
 
 @pytest.mark.parametrize("more", [{}, {"database": "postgres", "min_exec_time_ms": 500}])
@@ -229,7 +253,7 @@ def test_a_configuration_of_the_first_description_is_still_valid(
     config |= {"db_config": {"host": "localhost", "port": 3306, "user": "root", "password": "admin", **more}}
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
-    assert load(path, {}, {})[0].db_type == db_type
+    assert load(path, {}, {})[0].watches[0].db_type == db_type
 
 
 def test_the_query_for_gaps_and_parked_records_fits_the_outbox(tmp_path: Path) -> None:

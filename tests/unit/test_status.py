@@ -53,14 +53,14 @@ def test_without_news_it_is_idle(states: tuple[str, ...]) -> None:
 def test_an_error_is_told_while_it_lasts() -> None:
     board = board_with("idle", "idle")
     assert snapshot(board).error is None
-    board.report("watch 0", error="no grant", last_error="no grant", errors_count=1)
+    board.report("watch 0", error="no grant", last_error="no grant", last_error_at=NOON, errors_count=1)
     board.delivery = LinkStatus(error="backend away")
-    assert snapshot(board).error == "no grant; backend away"
+    assert snapshot(board).error == "watch 0: no grant; backend away"
     board.delivery = LinkStatus()
-    assert snapshot(board).error == "no grant"
+    assert snapshot(board).error == "watch 0: no grant"
     board.report("watch 0", error=None)
     assert snapshot(board).error is None
-    assert snapshot(board).stats()["last_error"] == "no grant"
+    assert snapshot(board).stats()["last_error"] == "watch 0: no grant"
 
 
 def test_a_heartbeat_that_failed_is_no_error_of_the_next_one() -> None:
@@ -71,8 +71,11 @@ def test_a_heartbeat_that_failed_is_no_error_of_the_next_one() -> None:
 
 def test_the_numbers_of_a_heartbeat() -> None:
     board = board_with("idle")
-    board.report("watch 0", errors_count=2, last_error="e", last_collection_at=NOON, reason="why")
-    board.report("other", state="paused", errors_count=1, last_collection_at=NOON + timedelta(seconds=1))
+    later = NOON + timedelta(seconds=1)
+    board.report(
+        *("watch 0",), errors_count=2, last_error="e", last_error_at=later, last_collection_at=NOON, reason="why"
+    )
+    board.report("other", state="paused", errors_count=1, last_error="f", last_error_at=NOON, last_collection_at=later)
     board.books = Tally(
         captured=10,
         delivered=4,
@@ -92,9 +95,9 @@ def test_the_numbers_of_a_heartbeat() -> None:
         "queries_collected": 10,
         "errors_count": 3,
         "uptime_seconds": 60,
-        "last_error": "e",
+        "last_error": "watch 0: e",
         "state": "paused",
-        "state_reason": "why",
+        "state_reason": "watch 0: why",
         "queries_delivered": 4,
         "outbox_records": 5,
         "outbox_bytes": 99,
@@ -102,12 +105,24 @@ def test_the_numbers_of_a_heartbeat() -> None:
         "parked": 1,
         "gaps": 3,
         "possible_duplicates": 2,
-        "last_collection_at": NOON + timedelta(seconds=1),
+        "last_collection_at": later,
         "backend_clock_skew_seconds": -0.5,
         "stuck": None,
         "watches": {
-            "watch 0": {"state": "idle", "state_reason": "why"},
-            "other": {"state": "paused", "state_reason": ""},
+            "watch 0": {
+                "state": "idle",
+                "state_reason": "why",
+                "errors_count": 2,
+                "last_error": "e",
+                "last_collection_at": NOON,
+            },
+            "other": {
+                "state": "paused",
+                "state_reason": "",
+                "errors_count": 1,
+                "last_error": "f",
+                "last_collection_at": later,
+            },
         },
     }
     assert orjson.loads(orjson.dumps(stats))["last_collection_at"] == "2024-05-01T12:00:01+00:00"
@@ -170,15 +185,17 @@ def test_a_stuck_thread_is_an_error_and_the_reason_of_its_watch_only() -> None:
     board.stuck = (Stuck(thread_of("watch 0"), "reading the database", 1_000.0), Stuck("flusher", "sending", 1_050.0))
     status = snapshot(board)
     assert status.error == (
-        "no grant; watch watch 0 is stuck: reading the database for 60 s; flusher is stuck: sending for 10 s"
+        "watch 1: no grant; watch watch 0 is stuck: reading the database for 60 s; flusher is stuck: sending for 10 s"
     )
     stats = status.stats()
     assert stats["stuck"] == "watch watch 0: reading the database for 60 s; flusher: sending for 10 s"
-    assert stats["state_reason"] == "the table is crashed; stuck: reading the database for 60 s"
-    assert stats["watches"] == {
-        "watch 0": {
-            "state": "collecting",
-            "state_reason": "the table is crashed; stuck: reading the database for 60 s",
-        },
-        "watch 1": {"state": "idle", "state_reason": ""},
-    }
+    assert stats["state_reason"] == "watch 0: the table is crashed; stuck: reading the database for 60 s"
+    reasons = {name: watch["state_reason"] for name, watch in orjson.loads(orjson.dumps(stats["watches"])).items()}
+    assert reasons == {"watch 0": "the table is crashed; stuck: reading the database for 60 s", "watch 1": ""}
+
+
+def test_a_single_watch_needs_no_name_before_its_troubles() -> None:
+    board = board_with("idle")
+    board.report("watch 0", error="e", reason="r", last_error="l", last_error_at=NOON)
+    status = snapshot(board)
+    assert (status.error, status.stats()["state_reason"], status.stats()["last_error"]) == ("e", "r", "l")
