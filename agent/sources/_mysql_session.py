@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pymysql
@@ -27,11 +27,12 @@ from agent.errors import (
 )
 from agent.sources import READING, SourceSettings
 
-# No statement of ours may show up in the log we read: not for its time, and not for using no index either.
+# No statement of ours may show up in the log we read: not for its time, and not for using no index either. MySQL
+# allows the second only with SESSION_VARIABLES_ADMIN.
 _QUIET = """
-    SET SESSION long_query_time=31536000, min_examined_row_limit=18446744073709551615,
-        net_write_timeout=5, lock_wait_timeout=5, wait_timeout=31536000
+    SET SESSION long_query_time=31536000, net_write_timeout=5, lock_wait_timeout=5, wait_timeout=31536000
 """
+_QUIET_WITHOUT_INDEX = "SET SESSION min_examined_row_limit=18446744073709551615"
 _VERSION = "SELECT VERSION()"
 _SERVERS_ZONE = "SET SESSION time_zone=@@global.time_zone"
 _OFFSET = "SELECT TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), NOW())"
@@ -114,6 +115,8 @@ class Session:
 
     def _be_quiet(self, limit_s: float) -> None:
         self.rows(_QUIET)
+        with suppress(SetupError):
+            self.rows(_QUIET_WITHOUT_INDEX)
         ((version,),) = self.rows(_VERSION)
         self.is_mariadb = b"mariadb" in version.lower()
         self.measure_offset()

@@ -12,6 +12,8 @@ from agent.sources._mysql_session import Row
 from agent.sources._slow_log_place import identity
 
 KIND = "mysql_slow_log"
+# How our own reads begin, which MySQL logs where log_queries_not_using_indexes is on: they are nobody's slow queries.
+OURS = b"SELECT /* dbpower-agent */"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class Mapper:
     """Maps the rows of one generation of the table (`generation`: identity of its row 0).
 
     `utc_offset_s`: the server's time zone; `stamps_start`: start_time is the start (MariaDB), not the end (MySQL).
+    What started before `cutoff` (Unix seconds) is left out before position `cutoff_until`; our own reads always are.
     """
 
     watch: str
@@ -27,11 +30,19 @@ class Mapper:
     utc_offset_s: int
     stamps_start: bool
     max_text_bytes: int
+    cutoff: float = 0.0
+    cutoff_until: int = 0
 
     def records(self, rows: list[Row], position: int) -> tuple[Record, ...]:
-        """One record for each row; the first row stands at `position`."""
+        """One record for each row that is wanted; the first row stands at `position`."""
         salt = f"{KIND}\0{self.watch}\0{self.generation}\0".encode()
-        return tuple(self._record(row, salt, number) for number, row in enumerate(rows, position))
+        wanted = []
+        for number, row in enumerate(rows, position):
+            if not (row[-2] or b"").startswith(OURS):
+                record = self._record(row, salt, number)
+                if number >= self.cutoff_until or record.start_time.timestamp() >= self.cutoff:
+                    wanted.append(record)
+        return tuple(wanted)
 
     def _record(self, row: Row, salt: bytes, position: int) -> Record:
         start_time, user_host, query_time, lock_time, rows_sent, rows_examined, db, _thread, text, whole = row

@@ -17,7 +17,7 @@ from agent.record import Record
 from agent.sources import BOOKMARK_LOST, Reading, SourceSettings
 from agent.sources._mysql_session import Row, Session
 from agent.sources._slow_log_place import Counters, Place, decode, digest
-from agent.sources._slow_log_rows import Mapper
+from agent.sources._slow_log_rows import OURS, Mapper
 from storage.envelope import Gap
 
 _COLUMNS = """
@@ -25,10 +25,11 @@ _COLUMNS = """
     IF(LENGTH(sql_text) > {limit}, LEFT(sql_text, {head}), sql_text),
     IF(LENGTH(sql_text) > {limit}, CONCAT(LENGTH(sql_text), ' ', SHA2(sql_text, 256)), NULL)
 """
-_ROWS = "SELECT {columns} FROM mysql.slow_log LIMIT {start}, {count}"
+_ROWS = OURS.decode() + " {columns} FROM mysql.slow_log LIMIT {start}, {count}"
 _COUNT = "SELECT COUNT(*) FROM mysql.slow_log"
 _COUNTERS = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Slow_queries', 'Threads_running', 'Uptime')"
-_NOW = "SELECT UNIX_TIMESTAMP()"  # the server's clock: ours may be set meanwhile
+# The server's clock, because ours may be set meanwhile; and whether its scheduler counts as a running statement.
+_NOW = "SELECT UNIX_TIMESTAMP(), @@global.event_scheduler = 'ON'"
 _SWITCHES = "SELECT @@global.slow_query_log, @@global.log_output"
 _LOGS_TO_TABLE = """
     SELECT @@global.slow_query_log = 1 AND FIND_IN_SET('TABLE', @@global.log_output) > 0
@@ -148,13 +149,11 @@ class SlowLogTable:
     def _take(self, place: Place, chunk: list[Row]) -> tuple[tuple[Record, ...], Place]:
         now = self._clock.now()
         first = place.first or digest(chunk[0])
-        mapper = self._mapper(self._connected(), first, now)
-        records = mapper.records(chunk, place.position)
-        if place.cutoff is not None:
-            records = _younger(records, place)
-        return records, place.behind(len(chunk), first, digest(chunk[-1]), now.isoformat(timespec="seconds"))
+        mapper = self._mapper(self._connected(), place, first, now)
+        read_at = now.isoformat(timespec="seconds")
+        return mapper.records(chunk, place.position), place.behind(len(chunk), first, digest(chunk[-1]), read_at)
 
-    def _mapper(self, session: Session, generation: str, now: datetime) -> Mapper:
+    def _mapper(self, session: Session, place: Place, generation: str, now: datetime) -> Mapper:
         return Mapper(
             watch=self._settings.watch,
             generation=generation,
@@ -162,6 +161,8 @@ class SlowLogTable:
             utc_offset_s=session.utc_offset_s,
             stamps_start=session.is_mariadb,
             max_text_bytes=self._settings.db.max_sql_text_bytes,
+            cutoff=place.cutoff or 0.0,
+            cutoff_until=place.cutoff_until,
         )
 
     def _adapt(self, rows: int, elapsed_s: float) -> None:
@@ -236,8 +237,8 @@ class SlowLogTable:
 
     def _counters(self) -> Counters:
         values = {name.decode(): int(value) for name, value in self._connected().rows(_COUNTERS)}
-        ((now,),) = self._connected().rows(_NOW)
-        others = max(0, values["Threads_running"] - 1)
+        ((now, has_scheduler),) = self._connected().rows(_NOW)
+        others = max(0, values["Threads_running"] - 1 - int(has_scheduler))
         uptime_s = values["Uptime"]
         return Counters(values["Slow_queries"], int(now) - uptime_s, others, uptime_s)
 
@@ -245,14 +246,6 @@ class SlowLogTable:
         if self._session is None or not self._session.is_open:
             self._session = self._connect(self._settings)
         return self._session
-
-
-def _younger(records: tuple[Record, ...], place: Place) -> tuple[Record, ...]:
-    old_rows = max(0, place.cutoff_until - place.position)
-    cutoff = place.cutoff or 0.0
-    return tuple(
-        record for number, record in enumerate(records) if number >= old_rows or record.start_time.timestamp() >= cutoff
-    )
 
 
 SOURCE = SlowLogTable

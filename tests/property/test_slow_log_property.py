@@ -72,7 +72,7 @@ class Table:
         if "SELECT @@global.slow_query_log, @@global.log_output" in sql:
             return [(b"1", b"TABLE")]
         if "UNIX_TIMESTAMP" in sql:
-            return [(b"%d" % round(self.clock.unix()),)]
+            return [(b"%d" % round(self.clock.unix()), b"0")]
         limits = _LIMITS.search(sql)
         if limits is None:
             return [(b"1",)]  # yes, the server logs to the table
