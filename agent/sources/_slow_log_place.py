@@ -28,6 +28,11 @@ class Counters:
     running: int = 0
     uptime_s: int = 0
 
+    @property
+    def now(self) -> int:
+        """When they were asked for, in Unix seconds by the server's clock."""
+        return self.started_at + self.uptime_s
+
     def is_same_run(self, started_at: int, uptime_s: int) -> bool:
         """Whether the server, which ran for so long at an earlier time, was not restarted since.
 
@@ -47,6 +52,7 @@ class Place:
     `server_uptime_s` tell the run. `from_top`: read from row 0 on, and
     not to the end yet: nobody has compared what the server had counted by then. A first look that starts later
     than the beginning leaves out rows older than `cutoff` (Unix seconds) before position `cutoff_until`.
+    `seen_at`: what is not read yet was written after this moment (Unix seconds by the server's clock; None: unknown).
     """
 
     position: int = 0
@@ -61,6 +67,7 @@ class Place:
     cutoff: float | None = None
     cutoff_until: int = 0
     read_at: str | None = None
+    seen_at: int | None = None
 
     def encode(self) -> bytes:
         """The bookmark."""
@@ -83,14 +90,18 @@ class Place:
         return replace(place, rows=self.rows + unread)
 
     def balanced(self, before: Counters, after: Counters) -> Place:
-        """The place at the end of the table, with the books brought in line with the server's counter."""
+        """The place at the end of the table, with the books brought in line with the server's counter.
+
+        `before`, `after` the statement that found no more rows.
+        """
         if not after.is_same_run(before.started_at, before.uptime_s) or before.slow_queries > after.slow_queries:
-            return replace(self, spare=None, least=None, from_top=False, server_started_at=None)
+            unbalanced = replace(self, spare=None, least=None, server_started_at=None)
+            return replace(unbalanced, from_top=False, seen_at=before.now)
         least, most = before.slow_queries - before.running - self.rows, after.slow_queries - self.rows
         # More than the highest value was said of another run, which ended within seconds.
         if self._is_of_the_run(before) and self.least is not None and self.least <= most:
             least = max(least, self.least)
-        place = replace(self, spare=(least, most), least=least, from_top=False)
+        place = replace(self, spare=(least, most), least=least, from_top=False, seen_at=before.now)
         return replace(place, server_started_at=before.started_at, server_uptime_s=after.uptime_s)
 
     def unread(self, now: Counters, present: int) -> int | None:

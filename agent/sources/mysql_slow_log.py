@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from datetime import datetime
 
 from agent.clock import Clock
 from agent.errors import SlowLogOff, SourceError
@@ -18,6 +17,7 @@ from agent.sources import BOOKMARK_LOST, Reading, SourceSettings
 from agent.sources._mysql_session import Row, Session
 from agent.sources._slow_log_place import Counters, Place, decode, digest
 from agent.sources._slow_log_rows import OURS, Mapper
+from agent.sources._slow_log_times import Window, Zone
 from storage.envelope import Gap
 
 _COLUMNS = """
@@ -96,7 +96,7 @@ class SlowLogTable:
     def skip(self) -> Reading:
         """The end of the table as it is now."""
         try:
-            place = self._end(self._count())
+            place = self._end()
         except SourceError:
             self.close()
             raise
@@ -109,13 +109,14 @@ class SlowLogTable:
         at_start = self._counters() if place.position == 0 or place.from_top else None
         at_end = False
         while not at_end:
-            before = self._counters()
+            before, began_s = self._counters(), self._clock.monotonic()
             position, count, first_s = place.position, self._rows_a_statement, None
             try:
                 for chunk in self._statement(place, count):
                     # From the first row on: the scan that leads to it costs the same for one row as for all.
                     first_s = first_s or self._clock.monotonic()
-                    records, place = self._take(place, chunk)
+                    until = before.now + 1 + self._clock.monotonic() - began_s
+                    records, place = self._take(place, chunk, Window(place.seen_at, until))
                     yield Reading(records, place.encode())
                     if self._clock.monotonic() - first_s > CUT_S:
                         break
@@ -146,24 +147,21 @@ class SlowLogTable:
                     yield head[1:]
             yield from chunks
 
-    def _take(self, place: Place, chunk: list[Row]) -> tuple[tuple[Record, ...], Place]:
-        now = self._clock.now()
+    def _take(self, place: Place, chunk: list[Row], window: Window) -> tuple[tuple[Record, ...], Place]:
+        now, session = self._clock.now(), self._connected()
         first = place.first or digest(chunk[0])
-        mapper = self._mapper(self._connected(), place, first, now)
-        read_at = now.isoformat(timespec="seconds")
-        return mapper.records(chunk, place.position), place.behind(len(chunk), first, digest(chunk[-1]), read_at)
-
-    def _mapper(self, session: Session, place: Place, generation: str, now: datetime) -> Mapper:
-        return Mapper(
+        mapper = Mapper(
             watch=self._settings.watch,
-            generation=generation,
+            generation=first,
             collected_at=now,
-            utc_offset_s=session.utc_offset_s,
-            stamps_start=session.is_mariadb,
+            window=window,
+            zone=Zone(session.utc_offset_s, session.is_mariadb),
             max_text_bytes=self._settings.db.max_sql_text_bytes,
             cutoff=place.cutoff or 0.0,
             cutoff_until=place.cutoff_until,
         )
+        read_at = now.isoformat(timespec="seconds")
+        return mapper.records(chunk, place.position), place.behind(len(chunk), first, digest(chunk[-1]), read_at)
 
     def _adapt(self, rows: int, elapsed_s: float) -> None:
         if rows >= self._rows_a_statement or elapsed_s > STATEMENT_S:
@@ -217,16 +215,16 @@ class SlowLogTable:
         start = self._settings.db.start
         if start == "beginning":
             return Place()
-        present = self._count()
-        if start != "now":
-            return Place(cutoff=self._clock.unix() - start, cutoff_until=present)
-        return self._end(present)
+        if start == "now":
+            return self._end()
+        return Place(cutoff=self._counters().now - start, cutoff_until=self._count())
 
-    def _end(self, present: int) -> Place:
+    def _end(self) -> Place:
+        seen_at, present = self._counters().now, self._count()
         first, last = self._row(0), self._row(present - 1) if present else None
         if first is None or last is None:
-            return Place()
-        return Place(position=present, first=digest(first), last=digest(last))
+            return Place(seen_at=seen_at)
+        return Place(position=present, first=digest(first), last=digest(last), seen_at=seen_at)
 
     def _row(self, position: int) -> Row | None:
         rows = self._connected().rows(_ROWS.format(columns=self._columns, start=position, count=1))

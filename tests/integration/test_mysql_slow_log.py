@@ -245,6 +245,55 @@ def test_rows_appended_in_the_middle_of_a_look_come_once(server: SlowLogServer, 
     assert part.texts + rest.texts == [f"SELECT /* {tag(number)} */ 1" for number in range(12_050)]
 
 
+# -- when a statement ran -------------------------------------------------------------------------------------------
+
+
+def times(records: list[Record], began: datetime) -> list[tuple[float, str | None]]:
+    """Seconds after `began`, rounded to quarters of a minute, and how sure they are."""
+    return [(round((r.start_time - began).total_seconds() / 15) * 15, r.start_time_confidence) for r in records]
+
+
+@pytest.mark.parametrize("zone", ["SYSTEM", "+02:00"])
+def test_the_start_of_every_client_is_found_whatever_its_zone(server: SlowLogServer, zone: str) -> None:
+    server.execute(f"SET GLOBAL time_zone='{zone}'")
+    try:
+        with closing(make(server.monitor())) as source:
+            first = look(source)
+        began = datetime.now(UTC)
+        own = server.slow(1, sleep_s=0.3)
+        others = [server.slow(1, first=n, time_zone=at)[0] for n, at in enumerate(["+10:30", "-11:00", "+13:00"], 1)]
+        with closing(make(server.monitor())) as source:  # after a restart of the agent
+            found = look(source, first.bookmark)
+    finally:
+        server.execute("SET GLOBAL time_zone='SYSTEM'")
+    assert found.texts == own + others
+    assert times(found.records, began) == [(0, "exact"), *[(0, "inferred")] * 3]
+    assert abs(found.records[0].start_time - began) < timedelta(seconds=0.25)
+
+
+def test_a_time_that_the_client_has_set_is_replaced_by_that_of_the_look(clean_mariadb: MariaDBServer) -> None:
+    with closing(make(clean_mariadb.monitor())) as source, client(clean_mariadb) as cursor:
+        first = look(source)
+        began = datetime.now(UTC)
+        cursor.execute("SET timestamp=1000000000")
+        run(cursor, 0, 2)
+        found = look(source, first.bookmark)
+        again = look(source, first.bookmark)
+    years = {row[0] for row in clean_mariadb.execute("SELECT YEAR(start_time) FROM mysql.slow_log")}
+    assert 2001 in years
+    assert set(times(found.records, began)) == {(0, "bounded")}
+    assert [record.id for record in again.records] == [record.id for record in found.records]
+
+
+def test_rows_from_before_the_first_look_are_read_in_the_servers_zone(server: SlowLogServer) -> None:
+    began = datetime.now(UTC)
+    server.slow(3)
+    server.slow(1, first=3, time_zone="+10:30")
+    server.slow(3, first=4)
+    with closing(make(server.monitor())) as source:
+        assert times(look(source).records, began) == [(0, "bounded")] * 7
+
+
 # -- rotation and purge --------------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,7 @@ from agent.dev import backend
 from agent.dev.app import build_context, create_app
 from agent.dev.store import Store
 from agent.record import Record, Window, to_wire
+from agent.sources._slow_log_times import BOUNDED, EXACT, INFERRED
 from agent.sources._statement_counters import FIRST_LOOK, NEW, NORMAL, RESET
 from agent.status import Scoreboard
 from scripts.bench import MEASUREMENTS
@@ -154,9 +155,9 @@ def test_every_option_is_named_and_no_other() -> None:
 
 def test_every_field_of_a_record_is_named() -> None:
     window = Window(NOW, NOW, "new", 1, 1, 1, 1.0, 1.0)
-    record = Record("i", "s", "q", 0.0, 0.0, 0, 0, "d", "u", NOW, NOW, text_sha256="x", window=window)
+    record = Record("i", "s", "q", 0.0, 0.0, 0, 0, "d", "u", NOW, NOW, "x", window, "exact")
     delivered = chapter("## What is delivered")
-    names = [*orjson.loads(to_wire(record)), FIRST_LOOK, NEW, NORMAL, RESET]
+    names = [*orjson.loads(to_wire(record)), FIRST_LOOK, NEW, NORMAL, RESET, EXACT, INFERRED, BOUNDED]
     assert [name for name in names if f"`{name}`" not in delivered] == []
 
 
