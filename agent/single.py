@@ -63,7 +63,8 @@ def preview(config: Config, layers: Layers) -> Iterator[str]:
     """
     with OutboxView(layers.data_dir) as outbox:
         bookmark = outbox.bookmark(wiring.WATCH)
-    source = wiring.make_source(config, Clock())
+    reading_only = config.db_config.model_copy(update={"rotate": False})
+    source = wiring.make_source(config.model_copy(update={"db_config": reading_only}), Clock())
     try:
         for reading in source.read(bookmark):
             for record in reading.records:

@@ -39,6 +39,7 @@ _OFFSET = "SELECT TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), NOW())"
 # The texts of the CSV table pass unchanged; a column of a real TIMESTAMP (an altered table) is read as UTC.
 _UTC = "SET SESSION time_zone='+00:00'"
 _READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
+_NOT_REPLICATED = "SET SESSION sql_log_bin=0"
 _LIMIT_MARIADB = "SET SESSION max_statement_time={seconds}"
 _LIMIT_MYSQL = "SET SESSION max_execution_time={milliseconds}"
 
@@ -86,6 +87,8 @@ class _QuietConnection(pymysql.connections.Connection):
 class Session:
     """One connection. Rows come as tuples of raw bytes (None for NULL)."""
 
+    _manner = _READ_ONLY
+
     def __init__(self, settings: SourceSettings) -> None:
         """Connects. Raises DatabaseAway, LoginRefused or another SetupError."""
         db = settings.db
@@ -120,7 +123,7 @@ class Session:
         ((version,),) = self.rows(_VERSION)
         self.is_mariadb = b"mariadb" in version.lower()
         self.measure_offset()
-        self.rows(_READ_ONLY)
+        self.rows(self._manner)
         limit = _LIMIT_MARIADB if self.is_mariadb else _LIMIT_MYSQL
         # Below our own patience, so that the server says what it was instead of a socket that times out.
         server_s = limit_s * 0.9
@@ -175,6 +178,12 @@ class Session:
             connection._result.unbuffered_active = False  # noqa: SLF001
             connection._result = None  # noqa: SLF001
         connection._force_close()  # noqa: SLF001
+
+
+class WritingSession(Session):
+    """One that may write; what it does stays on this server and is not replicated."""
+
+    _manner = _NOT_REPLICATED
 
 
 def _next_chunk(cursor: SSCursor, chunk_rows: int, chunk_bytes: int) -> tuple[list[Row], bool]:

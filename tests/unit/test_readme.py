@@ -17,7 +17,6 @@ from typing import Any
 
 import click
 import orjson
-import pymysql
 import pytest
 from click.testing import CliRunner
 from pydantic import BaseModel, SecretStr
@@ -42,6 +41,7 @@ from storage.connection import connect_readonly
 from storage.errors import CodedError
 from storage.outbox import FILE_NAME, Outbox
 from tests.fakes.stub_backend import StubBackend
+from tests.integration.test_own_rotation import NOT_REPLICATED, TABLE_GRANTS
 from tests.servers.agent_process import run_agent, settings, write
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import WatchedPostgres
@@ -385,16 +385,26 @@ def test_the_sql_for_mysql_makes_a_user_that_is_enough(own_mariadb: MariaDBServe
     assert ([text for text in arrived if text in slow], all_is_delivered(said)) == (slow, True), said
 
 
-def test_the_sql_for_rotation_is_accepted_and_leaves_an_empty_log(own_mariadb: MariaDBServer) -> None:
+def test_the_sql_for_rotation_is_accepted_and_moves_the_rows_to_the_backup(own_mariadb: MariaDBServer) -> None:
     own_mariadb.slow(3)
     assert own_mariadb.count() == 3
-    own_mariadb.execute("DROP TABLE IF EXISTS mysql.slow_log_old")  # another test may have rotated this server
-    (rotation,) = blocks("sql", chapter("### The slow log table: engine and rotation"))
+    rotation, grant, _ = blocks("sql", chapter("### The slow log table: engine and rotation"))
     administrate(own_mariadb, rotation)
     assert own_mariadb.count() == 0
     assert own_mariadb.slow(2) == own_mariadb.texts()
-    with pytest.raises(pymysql.Error):
-        own_mariadb.execute("SELECT 1 FROM mysql.slow_log_old")
+    assert own_mariadb.execute("SELECT COUNT(*) FROM mysql.slow_log_backup") == [(3,)]
+    own_mariadb.monitor()
+    administrate(own_mariadb, grant)
+    own_mariadb.execute("DROP TABLE mysql.slow_log_backup")
+
+
+def test_the_grants_for_the_agents_own_rotation_are_those_that_are_tried() -> None:
+    part = chapter("### The slow log table: engine and rotation")
+    *_, grants = blocks("sql", part)
+    tried = {f"GRANT {', '.join(each)} ON mysql.{table} TO 'monitoring'@'%';" for table, each in TABLE_GRANTS.items()}
+    server_wide = {name: f"GRANT {grant} ON *.* TO 'monitoring'@'%';" for name, grant in NOT_REPLICATED.items()}
+    assert set(grants.splitlines()) == tried | {server_wide["mysql"]}
+    assert f"`{server_wide['mariadb']}`" in part
 
 
 def test_the_sql_for_postgres_makes_a_user_that_is_enough(postgres18: WatchedPostgres, tmp_path: Path) -> None:
