@@ -10,6 +10,7 @@ client lives elsewhere, made its time up, summer began, or a clock was set; a re
 from collections import Counter
 from collections.abc import Generator
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -29,9 +30,8 @@ from agent.errors import DatabaseAway, RotationRefused
 from agent.record import Record
 from agent.sources import Reading, SourceSettings
 from agent.sources._mysql_session import Row
-from agent.sources._slow_log_place import OLD, Place, decode, digest
+from agent.sources._slow_log_place import LIVE, OLD, Place, decode, digest
 from agent.sources._slow_log_rotation import Rotation
-from agent.sources._slow_log_tables import Tables
 from agent.sources._slow_log_times import BOUNDED
 from agent.sources.mysql_slow_log import SlowLogTable
 from storage.envelope import Gap
@@ -309,14 +309,25 @@ TestSlowLogLife = SlowLogLife.TestCase
 CONTROL = settings(max_examples=1_000, stateful_step_count=40, deadline=None, phases=[Phase.generate])
 
 
-class _Credulous(Tables):
-    def hold(self, place: Place, table: str) -> bool:
-        """Takes whatever stands under the name of a backup for the rest of its table."""
-        return table in (self.connected().server.tables)  # type: ignore[attr-defined]
+class _Credulous(SlowLogTable):
+    def _find_again(self, place: Place) -> tuple[Place, tuple[Gap, ...]]:
+        """Takes whatever stands under the name of the backup for what is unread."""
+        if place.table == LIVE and BACKUP in self._tables.connected().server.tables:  # type: ignore[attr-defined]
+            return replace(place.at_next_generation(unread=0), table=BACKUP), ()
+        return super()._find_again(place)
 
 
-def test_a_source_that_believes_any_backup_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.sources.mysql_slow_log.Tables", _Credulous)
+class _Silent(SlowLogTable):
+    def _find_again(self, place: Place) -> tuple[Place, tuple[Gap, ...]]:
+        """Goes on as the source does, and says nothing."""
+        return super()._find_again(place)[0], ()
+
+
+@pytest.mark.parametrize("source", [_Credulous, _Silent])
+def test_a_source_that_reads_another_table_or_tells_no_loss_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, source: type[SlowLogTable]
+) -> None:
+    monkeypatch.setattr(f"{__name__}.SlowLogTable", source)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(SlowLogLife, settings=CONTROL)
 
