@@ -13,6 +13,8 @@ from agent.sources._mysql_session import Row
 LIVE = "slow_log"  # the table that the server writes
 OLD = "slow_log_dbpower_old"  # where the agent itself moves it to
 
+_SAME_START_S = 5  # a server tells its start off by a second or two
+
 # So much of the text takes part in a row's identity: the smallest that max_sql_text_bytes may be, so that another
 # setting does not make known rows look like other ones.
 _TEXT_BYTES = 1_024
@@ -39,9 +41,11 @@ class Counters:
     def is_same_run(self, started_at: int, uptime_s: int) -> bool:
         """Whether the server, which ran for so long at an earlier time, was not restarted since.
 
-        Its clock may be corrected meanwhile; one that was started twice within seconds is known by its uptime.
+        Its clock may be set meanwhile, which its start is not told by; a start within seconds of the last one is known
+        by its uptime.
         """
-        return abs(self.started_at - started_at) <= 5 and self.uptime_s >= uptime_s
+        is_settled = uptime_s > 2 * _SAME_START_S
+        return abs(self.started_at - started_at) <= _SAME_START_S and (is_settled or self.uptime_s >= uptime_s)
 
 
 @dataclass(frozen=True, slots=True)

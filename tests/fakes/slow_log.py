@@ -50,7 +50,7 @@ class FakeServer:
         self.changes = 0
         self.on_drop: Callable[[list[Row]], None] = lambda _: None
         self.clock_s = clock.unix()
-        self.since_s = self.clock_s
+        self.since_s = self.clock_s - 604_800
 
     @property
     def log(self) -> list[Row]:

@@ -94,6 +94,12 @@ def test_a_start_that_is_told_some_seconds_off_is_the_same_run() -> None:
     assert balanced().unread(Counters(12, 1_006), present=0) is None
 
 
+def test_a_clock_that_was_set_is_not_a_restart() -> None:
+    settled = Place(rows=10).balanced(Counters(10, 1_000, uptime_s=500), Counters(10, 1_000, uptime_s=500))
+    assert settled.unread(Counters(12, 1_000, uptime_s=20), present=0) == 2
+    assert settled.unread(Counters(12, 1_500, uptime_s=20), present=0) is None  # control: this one was started then
+
+
 def test_statements_that_end_while_the_books_are_made_widen_them() -> None:
     place = Place(rows=10).balanced(Counters(10, 1_000), Counters(13, 1_000))
     assert place.unread(Counters(15, 1_000), present=0) == 5
