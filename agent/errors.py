@@ -108,6 +108,13 @@ class SlowLogOff(SetupError):
     remedy = "As an administrator: SET GLOBAL slow_query_log=ON, log_output='TABLE'; and the same in its configuration."
 
 
+class RotationRefused(SetupError):
+    """The server does not let the agent rotate mysql.slow_log."""
+
+    code = "MY-06"
+    remedy = "Grant what the README names for db_config rotate, or switch that off; collecting goes on."
+
+
 class StatementsNotCreated(SetupError):
     """The extension pg_stat_statements does not exist in this database."""
 

@@ -46,6 +46,7 @@ class Record:
     collected_at: datetime
     text_sha256: str | None = None
     window: Window | None = None
+    start_time_confidence: str | None = None
 
 
 def to_wire(record: Record) -> bytes:
@@ -70,6 +71,8 @@ def to_wire(record: Record) -> bytes:
     if record.text_sha256 is not None:
         fields["text_truncated"] = True
         fields["text_sha256"] = record.text_sha256
+    if record.start_time_confidence is not None:
+        fields["start_time_confidence"] = record.start_time_confidence
     if record.window is not None:
         fields.update(_window_fields(record.window))
     try:

@@ -78,7 +78,7 @@ def preview(config: Config, layers: Layers, tell_failed: Callable[[str], object]
     with OutboxView(layers.data_dir) as outbox:
         bookmarks = {watch.name: outbox.bookmark(watch.name) for watch in config.watches}
     for name, bookmark in bookmarks.items():
-        source = wiring.make_source(config, name, Clock())
+        source = wiring.make_source(config, name, Clock(), may_rotate=False)
         try:
             for reading in source.read(bookmark):
                 for record in reading.records:

@@ -88,11 +88,14 @@ class _Common:
     on_saved: Callable[[], None]
 
 
-def make_source(config: Config, name: str, clock: Clock, pulse: Pulse | None = None) -> Source:
+def make_source(
+    config: Config, name: str, clock: Clock, pulse: Pulse | None = None, *, may_rotate: bool = True
+) -> Source:
     """The source that the configuration asks for in the watch of that name; it beats the pulse."""
     step = (pulse or Pulse(thread_of(name), clock)).beat
     watch = config.watch(name)
-    settings = SourceSettings(watch=name, db=watch.db_config, port=watch.port, step=step)
+    db = watch.db_config if may_rotate else watch.db_config.model_copy(update={"rotate": False})
+    settings = SourceSettings(watch=name, db=db, port=watch.port, step=step)
     return sources.find(watch.db_type)(settings, clock)
 
 

@@ -16,6 +16,7 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}(?<!\.db_config)")  # see places.path_of
 MIN_SQL_TEXT_BYTES = 1_024  # the anchor of a slow log row takes this much of its text
 DEFAULT_PORTS = {"mysql": 3306, "postgres": 5432}
 
+TableName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_$]{1,64}$")]
 Interval = Annotated[float, Field(ge=0.1, le=86_400 * 31, allow_inf_nan=False)]
 Timeout = Annotated[float, Field(ge=0.1, le=3_600, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -47,6 +48,21 @@ class DbConfig(_Section):
     max_sql_text_bytes: int = Field(default=1_048_576, ge=MIN_SQL_TEXT_BYTES, le=64 * 1_048_576)
     connect_timeout: Timeout = 10
     read_timeout: Timeout = 30
+    slow_log_backups: tuple[TableName, ...] = ("slow_log_backup",)
+    rotate: bool = False
+
+    @field_validator("slow_log_backups", mode="before")
+    @classmethod
+    def _may_be_text(cls, value: object) -> object:
+        # As the environment gives it: names with commas between them.
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @field_validator("slow_log_backups")
+    @classmethod
+    def _are_not_the_log(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(name.lower() == "slow_log" for name in value):
+            raise ValueError("should not name slow_log itself")
+        return value
 
     @field_validator("host", "user", "password", "database")
     @classmethod

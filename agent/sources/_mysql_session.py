@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pymysql
@@ -27,17 +27,19 @@ from agent.errors import (
 )
 from agent.sources import READING, SourceSettings
 
-# No statement of ours may show up in the log we read: not for its time, and not for using no index either.
+# No statement of ours may show up in the log we read: not for its time, and not for using no index either. MySQL
+# allows the second only with SESSION_VARIABLES_ADMIN.
 _QUIET = """
-    SET SESSION long_query_time=31536000, min_examined_row_limit=18446744073709551615,
-        net_write_timeout=5, lock_wait_timeout=5, wait_timeout=31536000
+    SET SESSION long_query_time=31536000, net_write_timeout=5, lock_wait_timeout=5, wait_timeout=31536000
 """
+_QUIET_WITHOUT_INDEX = "SET SESSION min_examined_row_limit=18446744073709551615"
 _VERSION = "SELECT VERSION()"
 _SERVERS_ZONE = "SET SESSION time_zone=@@global.time_zone"
 _OFFSET = "SELECT TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), NOW())"
 # The texts of the CSV table pass unchanged; a column of a real TIMESTAMP (an altered table) is read as UTC.
 _UTC = "SET SESSION time_zone='+00:00'"
 _READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
+_NOT_REPLICATED = "SET SESSION sql_log_bin=0"
 _LIMIT_MARIADB = "SET SESSION max_statement_time={seconds}"
 _LIMIT_MYSQL = "SET SESSION max_execution_time={milliseconds}"
 
@@ -85,6 +87,8 @@ class _QuietConnection(pymysql.connections.Connection):
 class Session:
     """One connection. Rows come as tuples of raw bytes (None for NULL)."""
 
+    _manner = _READ_ONLY
+
     def __init__(self, settings: SourceSettings) -> None:
         """Connects. Raises DatabaseAway, LoginRefused or another SetupError."""
         db = settings.db
@@ -114,10 +118,12 @@ class Session:
 
     def _be_quiet(self, limit_s: float) -> None:
         self.rows(_QUIET)
+        with suppress(SetupError):
+            self.rows(_QUIET_WITHOUT_INDEX)
         ((version,),) = self.rows(_VERSION)
         self.is_mariadb = b"mariadb" in version.lower()
         self.measure_offset()
-        self.rows(_READ_ONLY)
+        self.rows(self._manner)
         limit = _LIMIT_MARIADB if self.is_mariadb else _LIMIT_MYSQL
         # Below our own patience, so that the server says what it was instead of a socket that times out.
         server_s = limit_s * 0.9
@@ -172,6 +178,12 @@ class Session:
             connection._result.unbuffered_active = False  # noqa: SLF001
             connection._result = None  # noqa: SLF001
         connection._force_close()  # noqa: SLF001
+
+
+class WritingSession(Session):
+    """One that may write; what it does stays on this server and is not replicated."""
+
+    _manner = _NOT_REPLICATED
 
 
 def _next_chunk(cursor: SSCursor, chunk_rows: int, chunk_bytes: int) -> tuple[list[Row], bool]:

@@ -17,7 +17,6 @@ from typing import Any
 
 import click
 import orjson
-import pymysql
 import pytest
 from click.testing import CliRunner
 from pydantic import BaseModel, SecretStr
@@ -36,6 +35,7 @@ from agent.dev import backend
 from agent.dev.app import build_context, create_app
 from agent.dev.store import Store
 from agent.record import Record, Window, to_wire
+from agent.sources._slow_log_times import BOUNDED, EXACT, INFERRED
 from agent.sources._statement_counters import FIRST_LOOK, NEW, NORMAL, RESET
 from agent.status import Scoreboard
 from scripts.bench import MEASUREMENTS
@@ -43,6 +43,7 @@ from storage.connection import connect_readonly
 from storage.errors import CodedError
 from storage.outbox import FILE_NAME, Outbox
 from tests.fakes.stub_backend import StubBackend
+from tests.integration.test_own_rotation import NOT_REPLICATED, TABLE_GRANTS
 from tests.servers.agent_process import run_agent, settings, write
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import WatchedPostgres
@@ -157,9 +158,9 @@ def test_every_option_is_named_and_no_other() -> None:
 
 def test_every_field_of_a_record_is_named() -> None:
     window = Window(NOW, NOW, "new", 1, 1, 1, 1.0, 1.0)
-    record = Record("i", "s", "q", 0.0, 0.0, 0, 0, "d", "u", NOW, NOW, text_sha256="x", window=window)
+    record = Record("i", "s", "q", 0.0, 0.0, 0, 0, "d", "u", NOW, NOW, "x", window, "exact")
     delivered = chapter("## What is delivered")
-    names = [*orjson.loads(to_wire(record)), FIRST_LOOK, NEW, NORMAL, RESET]
+    names = [*orjson.loads(to_wire(record)), FIRST_LOOK, NEW, NORMAL, RESET, EXACT, INFERRED, BOUNDED]
     assert [name for name in names if f"`{name}`" not in delivered] == []
 
 
@@ -408,16 +409,26 @@ def test_the_sql_for_mysql_makes_a_user_that_is_enough(own_mariadb: MariaDBServe
     assert ([text for text in arrived if text in slow], all_is_delivered(said)) == (slow, True), said
 
 
-def test_the_sql_for_rotation_is_accepted_and_leaves_an_empty_log(own_mariadb: MariaDBServer) -> None:
+def test_the_sql_for_rotation_is_accepted_and_moves_the_rows_to_the_backup(own_mariadb: MariaDBServer) -> None:
     own_mariadb.slow(3)
     assert own_mariadb.count() == 3
-    own_mariadb.execute("DROP TABLE IF EXISTS mysql.slow_log_old")  # another test may have rotated this server
-    (rotation,) = blocks("sql", chapter("### The slow log table: engine and rotation"))
+    rotation, grant, _ = blocks("sql", chapter("### The slow log table: engine and rotation"))
     administrate(own_mariadb, rotation)
     assert own_mariadb.count() == 0
     assert own_mariadb.slow(2) == own_mariadb.texts()
-    with pytest.raises(pymysql.Error):
-        own_mariadb.execute("SELECT 1 FROM mysql.slow_log_old")
+    assert own_mariadb.execute("SELECT COUNT(*) FROM mysql.slow_log_backup") == [(3,)]
+    own_mariadb.monitor()
+    administrate(own_mariadb, grant)
+    own_mariadb.execute("DROP TABLE mysql.slow_log_backup")
+
+
+def test_the_grants_for_the_agents_own_rotation_are_those_that_are_tried() -> None:
+    part = chapter("### The slow log table: engine and rotation")
+    *_, grants = blocks("sql", part)
+    tried = {f"GRANT {', '.join(each)} ON mysql.{table} TO 'monitoring'@'%';" for table, each in TABLE_GRANTS.items()}
+    server_wide = {name: f"GRANT {grant} ON *.* TO 'monitoring'@'%';" for name, grant in NOT_REPLICATED.items()}
+    assert set(grants.splitlines()) == tried | {server_wide["mysql"]}
+    assert f"`{server_wide['mariadb']}`" in part
 
 
 def test_the_sql_for_postgres_makes_a_user_that_is_enough(postgres18: WatchedPostgres, tmp_path: Path) -> None:

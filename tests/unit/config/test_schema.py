@@ -189,3 +189,24 @@ def test_no_secret_shows_in_a_configuration(tree: Tree) -> None:
     shown = f"{config!r} {config} {config.model_dump_json()}"
     assert "db.example.com" in shown  # the control: other values do show
     assert [secret for secret in ("pa55word", "collector_7_token") if secret in shown] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(["a", "b$1"], ("a", "b$1")), ("a, b", ("a", "b")), ("", ()), ([], ()), (["x" * 64], ("x" * 64,))],
+)
+def test_names_of_backups_are_a_list_or_text_with_commas(tree: Tree, given: object, expected: tuple[str, ...]) -> None:
+    tree["db_config"]["slow_log_backups"] = given
+    assert Config.model_validate(tree).db_config.slow_log_backups == expected
+
+
+@pytest.mark.parametrize("name", ["", "a`b", "a b", "a.b", "a\n", "é", "x" * 65, "slow_log", "SLOW_LOG"])
+def test_what_is_no_plain_name_of_another_table_is_no_backup(tree: Tree, name: str) -> None:
+    tree["db_config"]["slow_log_backups"] = [name]
+    assert refused(tree)[0].startswith("db_config.slow_log_backups")
+
+
+def test_the_agent_rotates_only_where_it_is_told_to(tree: Tree) -> None:
+    assert Config.model_validate(tree).db_config.rotate is False
+    tree["db_config"]["rotate"] = "true"  # as the environment says it
+    assert Config.model_validate(tree).db_config.rotate is True
