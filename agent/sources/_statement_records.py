@@ -16,11 +16,15 @@ Texts = Mapping[Key, tuple[str, str | None]]  # with the sha256 of the whole whe
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What belongs to one look as a whole. `databases` and `roles`: names by oid, empty when they cannot be read."""
+    """What belongs to one look as a whole. `databases` and `roles`: names by oid, empty when they cannot be read.
+
+    `counting`: which server counts, and since when; a replica may have counted the same as its primary.
+    """
 
     kind: str
     watch: str
     at: datetime
+    counting: str
     databases: Mapping[int, str]
     roles: Mapping[int, str]
     marker: str
@@ -65,7 +69,7 @@ class Look:
 
     def _id(self, delta: Delta) -> str:
         since = delta.since.isoformat() if delta.since else ""
-        parts = (self.kind, self.watch, repr(delta.key), since, f"{delta.calls} {delta.total_ms!r}")
+        parts = (self.kind, self.watch, self.counting, repr(delta.key), since, f"{delta.calls} {delta.total_ms!r}")
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

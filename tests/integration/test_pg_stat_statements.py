@@ -30,6 +30,8 @@ from agent.errors import (
 )
 from agent.record import Record, Window
 from agent.sources import Reading, SourceSettings
+from agent.sources._statement_counters import Row
+from agent.sources._statement_queries import Link
 from agent.sources.pg_stat_statements import STATEMENTS_A_READING, StatementStatistics
 from tests.servers.postgres import WatchedPostgres, shape
 
@@ -185,7 +187,8 @@ def test_a_crashed_server_starts_its_sums_anew(server: WatchedPostgres, source: 
     with pytest.raises(DatabaseAway):
         look(source, first.bookmark)
     second = look(source, first.bookmark)
-    assert (calls([second], "date"), [gap.reason for gap in second.gaps]) == (3, ["reset"])
+    assert (calls([second], "date"), [gap.reason for gap in second.gaps]) == (3, ["crash_reset"])
+    assert second.one("date")[1].reason == "crash_reset"
 
 
 def forget(server: WatchedPostgres, name: str) -> None:
@@ -206,8 +209,8 @@ def test_a_statement_that_was_dropped_and_came_back_is_counted_from_zero(
     second = look(source, first.bookmark)
     forget(server, "nut")
     third = look(source, second.bookmark)
-    assert (calls([second], "nut"), [gap.reason for gap in second.gaps]) == (2, ["evicted"])
-    assert (third.of("nut"), [gap.reason for gap in third.gaps]) == ([], ["evicted"])
+    assert (calls([second], "nut"), [gap.reason for gap in second.gaps]) == (2, ["partial_reset"])
+    assert (third.of("nut"), [gap.reason for gap in third.gaps]) == ([], ["partial_reset"])
 
 
 def test_a_statement_that_came_back_larger_is_still_counted_from_zero(postgres18: WatchedPostgres) -> None:
@@ -218,7 +221,7 @@ def test_a_statement_that_came_back_larger_is_still_counted_from_zero(postgres18
         forget(postgres18, "oak")
         postgres18.slow_workload("oak", calls=5)
         second = look(source, first.bookmark)
-    assert (calls([second], "oak"), [gap.reason for gap in second.gaps]) == (5, ["evicted"])
+    assert (calls([second], "oak"), [gap.reason for gap in second.gaps]) == (5, ["partial_reset"])
 
 
 def test_a_crash_between_partial_commits_neither_skips_nor_doubles(
@@ -489,17 +492,17 @@ def test_a_reset_while_the_counters_are_read_doubles_nothing(
 ) -> None:
     server.slow_workload("peach", calls=3)
     first = look(source)
-    read = source._counters
+    read = Link.counters
     resets: list[int] = []
 
-    def reset_in_between(*at: Any) -> Any:
+    def reset_in_between(link: Link) -> list[Row]:
         if not resets:
             resets.append(1)
             server.reset()
             server.slow_workload("peach", calls=2)
-        return read(*at)
+        return read(link)
 
-    monkeypatch.setattr(source, "_counters", reset_in_between)
+    monkeypatch.setattr(Link, "counters", reset_in_between)
     second = look(source, first.bookmark)
     third = look(source, second.bookmark)
     assert (resets, calls([second], "peach"), calls([third], "peach")) == ([1], 2, 0)
