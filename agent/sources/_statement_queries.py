@@ -93,6 +93,14 @@ class Link:
             raise StatementsNotGranted
         return replace(self.identity, at=at, reset=None if reset is None else str(reset), dealloc=dealloc)
 
+    def is_granted(self) -> bool:
+        """Whether the server still shows what others do."""
+        try:
+            self.sight()
+        except StatementsNotGranted:
+            return False
+        return True
+
     def databases(self) -> dict[int, str]:
         """Names by oid."""
         return self._names(_DATABASES)

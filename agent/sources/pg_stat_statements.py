@@ -1,7 +1,7 @@
 """Reads pg_stat_statements of PostgreSQL: what each statement did between two looks, from counters and a baseline.
 
-Counters and texts are read apart: one text that is invalid in its encoding makes every read of texts fail, and the
-texts are needed for what is sent only.
+Counters and texts are read apart: the texts are needed for what is sent only, and one that cannot be decoded makes the
+server refuse all of them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import cast
 
 from agent.clock import Clock
 from agent.errors import SetupError, SourceError
@@ -17,7 +16,6 @@ from agent.sources import BOOKMARK_LOST, Reading, SourceSettings
 from agent.sources._postgres_session import MARKER, Session
 from agent.sources._statement_bookmark import Bookmark, Opening, decode
 from agent.sources._statement_counters import (
-    KEY_LENGTH,
     Baseline,
     Comparison,
     Delta,
@@ -29,19 +27,14 @@ from agent.sources._statement_counters import (
 )
 from agent.sources._statement_gaps import gaps_of
 from agent.sources._statement_queries import Link, link
-from agent.sources._statement_records import Look, Texts
+from agent.sources._statement_records import Look
 from agent.sources._statement_servers import Sight
+from agent.sources._statement_texts import TextReader
 from storage.envelope import Gap
 
 KIND = "pg_stat_statements"
 STATEMENTS_A_READING = 100
 RESETS_IN_A_ROW = 5
-
-_TEXTS = f"""
-    SELECT {MARKER} userid, dbid, queryid, {{toplevel}}, left(query, %s),
-        CASE WHEN octet_length(convert_to(query, 'UTF8')) > %s THEN encode(sha256(convert_to(query, 'UTF8')), 'hex') END
-    FROM {{schema}}.pg_stat_statements(true) WHERE queryid = ANY (%s)
-"""
 
 
 class StatementStatistics:
@@ -60,6 +53,7 @@ class StatementStatistics:
         self._clock = clock
         self._connect = connect
         self._link: Link | None = None
+        self._texts = TextReader(settings, clock, connect)
         self._last: tuple[bytes, Bookmark] = (b"", Bookmark())
 
     def check(self) -> None:
@@ -141,7 +135,7 @@ class StatementStatistics:
         ahead = dict(opening.before.ahead)
         for start in range(0, len(slow), STATEMENTS_A_READING):
             part = slow[start : start + STATEMENTS_A_READING]
-            records = look.records(part, self._texts(of_the_server, part))
+            records = look.records(part, self._texts.read(of_the_server, part))
             ahead.update({delta.key: delta.row for delta in part})
             is_last = start + STATEMENTS_A_READING >= len(slow)
             part_way = replace(opening.before, ahead=dict(ahead), ahead_at=after.taken_at)
@@ -162,16 +156,6 @@ class StatementStatistics:
             began = ended
         raise SetupError("the counters were reset again and again while they were read")
 
-    def _texts(self, of_the_server: Link, deltas: Sequence[Delta]) -> Texts | str:
-        """The text of each statement with the sha256 of the whole when it was cut; or why there are none."""
-        limit = self._settings.db.max_sql_text_bytes
-        queryids = list({delta.key[2] for delta in deltas})
-        try:
-            rows = of_the_server.session.rows(of_the_server.shape.fill(_TEXTS), (limit, limit, queryids))
-        except SetupError as error:
-            return error.detail[:100] or error.sentence
-        return {cast("Key", row[:KEY_LENGTH]): (_cut(row[4], limit), row[5]) for row in rows if row[4] is not None}
-
     def _linked(self) -> Link:
         if self._link is None or not self._link.session.is_open:
             session = self._connect(self._settings, self._clock)
@@ -188,10 +172,6 @@ def _compared(opening: Opening, after: Baseline, ended: Sight, min_ms: float) ->
         return Comparison([], Forgotten())
     rows = without_levels(after.rows) if opening.before.merged and not after.merged else after.rows
     return opening.before.compare(rows, ended, min_ms)
-
-
-def _cut(text: str, limit_bytes: int) -> str:
-    return text if len(text) * 4 <= limit_bytes else text.encode()[:limit_bytes].decode("utf-8", "ignore")
 
 
 SOURCE = StatementStatistics
