@@ -20,7 +20,10 @@ FIRST_PRESENT = ("reconnecting", "paused", "collecting", IDLE)
 
 @dataclass(frozen=True, slots=True)
 class WatchStatus:
-    """One watch, written by its own thread. `error` is what is wrong now, None when it is over."""
+    """One watch, written by its own thread. `error` is what is wrong now, None when it is over.
+
+    `coverage`: of its last whole look, as the reading told it.
+    """
 
     state: str = IDLE
     reason: str = ""
@@ -28,6 +31,7 @@ class WatchStatus:
     last_error: str | None = None
     errors_count: int = 0
     last_collection_at: datetime | None = None
+    coverage: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +94,10 @@ class Status:
             "last_collection_at": max(collected) if collected else None,
             "backend_clock_skew_seconds": self.heartbeat.clock_skew_s,
             "stuck": "; ".join(f"{each.thread}: {each.lasting(self.now_s)}" for each in self.stuck) or None,
+            "coverage": min((watch.coverage for watch in watches if watch.coverage is not None), default=None),
             "watches": {
-                name: {"state": watch.state, "state_reason": reasons[name]} for name, watch in self.watches.items()
+                name: {"state": watch.state, "state_reason": reasons[name], "coverage": watch.coverage}
+                for name, watch in self.watches.items()
             },
         }
 

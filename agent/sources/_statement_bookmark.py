@@ -66,7 +66,8 @@ class Bookmark:
         before = Baseline(sight=now, unseen=found.reason, merged=merged)
         if found.place is not None:
             last = _baseline(orjson.loads(servers[found.place].baseline))
-            before = last if found.reason == NORMAL else replace(before, taken_at=last.taken_at)
+            began = replace(now, active_ms=last.sight.active_ms)  # how busy it was is compared with the last look
+            before = last if found.reason == NORMAL else replace(before, taken_at=last.taken_at, sight=began)
             # A counting that was reset in the same run cannot come back; of another run it may be that of a server
             # that is elsewhere now.
             if found.reason == NORMAL or last.sight.run_at == now.run_at:

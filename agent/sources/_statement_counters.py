@@ -77,10 +77,11 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a look found: the slow statements, and what the server forgot."""
+    """What a look found: the slow statements, what the server forgot, and how much of the window that leaves."""
 
     slow: list[Delta]
     forgotten: Forgotten
+    coverage: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,31 @@ class Baseline:
             is_slow = total_ms >= min_ms * calls or (row[_MAX] >= min_ms and row[_MAX] != before[_MAX])
             if is_slow and calls:
                 slow.append(Delta(row, reason, _time(at), calls, total_ms, max(0, row[_ROWS] - before[_ROWS])))
-        return Comparison(slow, Forgotten(len(lost), sum(row[_MAX] >= min_ms for row in lost), evictions))
+        forgotten = Forgotten(len(lost), sum(row[_MAX] >= min_ms for row in lost), evictions)
+        return Comparison(slow, forgotten, self._coverage(present, now, forgotten))
+
+    def _coverage(self, present: Mapping[Key, Row], now: Sight, forgotten: Forgotten) -> float | None:
+        """The part, 0 to 1, of what the server counted since the last look that its counters still show.
+
+        1 when nothing was forgotten. Else how long the clients' statements took that they show, over how long sessions
+        were busy: that part at least, because sessions are busy with more than what is counted. None: not known.
+        """
+        if forgotten.evictions is None or self.unseen not in {NEW, RESET}:
+            return None
+        if self.unseen == NEW and not forgotten:
+            return 1.0
+        if now.active_ms is None or self.sight.active_ms is None or now.active_ms <= self.sight.active_ms:
+            return None
+        return round(min(1.0, self._shown_ms(present) / (now.active_ms - self.sight.active_ms)), 4)
+
+    def _shown_ms(self, present: Mapping[Key, Row]) -> float:
+        total_ms = 0.0
+        for key, row in present.items():
+            if key[-1]:  # what a function calls is part of what the client's statement took
+                before = self.ahead.get(key) or self.rows.get(key) or _NOTHING
+                since = _NOTHING if _is_counted_anew(before, row) else before
+                total_ms += row[_TOTAL] - since[_TOTAL]
+        return total_ms
 
     def _evictions(self, now: Sight) -> int | None:
         if now.dealloc is None or self.sight.dealloc is None:

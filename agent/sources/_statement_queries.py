@@ -38,11 +38,12 @@ _SYSTEM = "(SELECT system_identifier FROM pg_control_system())"
 # Asked before and behind the counters: a grant that is gone hides rows, a reset in between changes what they mean. As
 # seconds, because as text the same moment looks different in another time zone.
 _STATE = f"""
-    SELECT {MARKER} pg_has_role('pg_read_all_stats', 'USAGE'), extract(epoch FROM clock_timestamp())::float8, NULL, NULL
+    SELECT {MARKER} pg_has_role('pg_read_all_stats', 'USAGE'), extract(epoch FROM clock_timestamp())::float8,
+        NULL, NULL, NULL
 """
 _STATE_AND_INFO = f"""
     SELECT {MARKER} pg_has_role('pg_read_all_stats', 'USAGE'), extract(epoch FROM clock_timestamp())::float8,
-        extract(epoch FROM stats_reset)::text, dealloc
+        extract(epoch FROM stats_reset)::text, dealloc, (SELECT sum(active_time) FROM pg_stat_database)
     FROM {{schema}}.pg_stat_statements_info
 """
 _DATABASES = f"SELECT {MARKER} oid, datname FROM pg_database"
@@ -88,10 +89,11 @@ class Link:
     def sight(self) -> Sight:
         """What the server says of itself now. Raises StatementsNotGranted when it would not say all."""
         sql = _STATE_AND_INFO if self.shape.has_info else _STATE
-        ((granted, at, reset, dealloc),) = self.session.rows(self.shape.fill(sql))
+        ((granted, at, reset, dealloc, active_ms),) = self.session.rows(self.shape.fill(sql))
         if not granted:
             raise StatementsNotGranted
-        return replace(self.identity, at=at, reset=None if reset is None else str(reset), dealloc=dealloc)
+        reset = None if reset is None else str(reset)
+        return replace(self.identity, at=at, reset=reset, dealloc=dealloc, active_ms=active_ms)
 
     def is_granted(self) -> bool:
         """Whether the server still shows what others do."""

@@ -41,8 +41,8 @@ class Sight:
     """What a server says of itself at a look. Moments are Unix seconds by its own clock.
 
     `system`: the system_identifier, 0 when it may not be read; `address`: empty when there is none; `reset`: since when
-    all is counted, as text, None before extension 1.9, like `dealloc`: how often it made room by evictions since. A
-    bookmark of version 1 knows `reset` only.
+    all is counted, as text, None before extension 1.9, like `dealloc`, how often it made room by evictions since, and
+    `active_ms`, how long sessions were busy with statements. A bookmark of version 1 knows `reset` only.
     """
 
     at: float = 0.0
@@ -51,6 +51,7 @@ class Sight:
     address: str = ""
     reset: str | None = None
     dealloc: int | None = None
+    active_ms: float | None = None
 
     @property
     def began_before(self) -> float:

@@ -6,7 +6,7 @@ server refuse all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from datetime import datetime
 
@@ -18,7 +18,6 @@ from agent.sources._statement_bookmark import Bookmark, Opening, decode
 from agent.sources._statement_counters import (
     Baseline,
     Comparison,
-    Delta,
     Forgotten,
     Key,
     Row,
@@ -80,7 +79,7 @@ class StatementStatistics:
             opening = known.open(began, merged=after.merged).comparable(merged=after.merged)
             found = _compared(opening, after, ended, self._settings.db.min_exec_time_ms)
             gaps = gaps_of(self._settings.watch, opening, found.forgotten, after.taken_at)
-            yield from self._readings(found.slow, opening, after, gaps)
+            yield from self._readings(found, opening, after, gaps)
             finished = True
         finally:
             if not finished:
@@ -116,11 +115,12 @@ class StatementStatistics:
         return self._last[0]
 
     def _readings(
-        self, slow: Sequence[Delta], opening: Opening, after: Baseline, gaps: tuple[Gap, ...]
+        self, found: Comparison, opening: Opening, after: Baseline, gaps: tuple[Gap, ...]
     ) -> Iterator[Reading]:
         """The gaps go with the first: the bookmark of each says already which server it is."""
+        slow, whole = found.slow, opening.bookmark.at(after)
         if not slow:
-            yield Reading((), self._encoded(opening.bookmark.at(after)), gaps)
+            yield Reading((), self._encoded(whole), gaps, found.coverage)
             return
         of_the_server = self._linked()
         look = Look(
@@ -138,8 +138,8 @@ class StatementStatistics:
             records = look.records(part, self._texts.read(of_the_server, part))
             ahead.update({delta.key: delta.row for delta in part})
             is_last = start + STATEMENTS_A_READING >= len(slow)
-            part_way = replace(opening.before, ahead=dict(ahead), ahead_at=after.taken_at)
-            yield Reading(records, self._encoded(opening.bookmark.at(after if is_last else part_way)), gaps)
+            part_way = opening.bookmark.at(replace(opening.before, ahead=dict(ahead), ahead_at=after.taken_at))
+            yield Reading(records, self._encoded(whole if is_last else part_way), gaps, found.coverage)
             gaps = ()
 
     # -- reads -------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class StatementStatistics:
 
 def _compared(opening: Opening, after: Baseline, ended: Sight, min_ms: float) -> Comparison:
     if not opening.recognised.is_unread:
-        return Comparison([], Forgotten())
+        return Comparison([], Forgotten(), None)
     rows = without_levels(after.rows) if opening.before.merged and not after.merged else after.rows
     return opening.before.compare(rows, ended, min_ms)
 

@@ -27,6 +27,7 @@ class Look:
         self.records = [record for reading in readings for record in reading.records]
         self.gaps = [gap for reading in readings for gap in reading.gaps]
         self.bookmark = readings[-1].bookmark
+        self.coverage = readings[-1].coverage
 
     def of(self, name: str) -> list[Record]:
         """The records of `shape(name)`."""

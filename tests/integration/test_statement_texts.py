@@ -73,14 +73,14 @@ def test_exactly_the_undecodable_texts_are_missing(
     server.execute("SELECT pg_sleep(0.01) AS 語")
     with bytes_beside(server, version) as name, database(server, "latin", LATIN) as latin:
         run(server, latin, "SELECT pg_sleep(0.01) AS é")
-        run(server, name, BAD, BAD.replace(b"SELECT", b"SELECT 1,"), "SELECT pg_sleep(0.01) AS à")
+        run(server, name, BAD, BAD.replace(b"SELECT", b"SELECT 1,"), "SELECT 1, 2, pg_sleep(0.01) AS à".encode())
         with pytest.raises(psycopg2.Error, match="encoding"):
             server.counters("bark")
         texts = sorted(record.sql_text for record in look(source).records if "sleep" in record.sql_text)
         found = look(source).records
         missing = [record for record in found if record.sql_text.startswith("<text")]
     assert texts == [
-        "SELECT pg_sleep($1) AS à",
+        "SELECT $1, $2, pg_sleep($3) AS à",
         "SELECT pg_sleep($1) AS é",
         "SELECT pg_sleep($1) AS 語",
         "WITH bark AS (SELECT pg_sleep($1)) SELECT * FROM bark",
@@ -194,10 +194,14 @@ def test_a_text_that_fits_has_no_digest(server: WatchedPostgres, source: Stateme
 def test_texts_that_the_server_lost_are_called_so(server: WatchedPostgres, source: StatementStatistics) -> None:
     server.slow_workload("maple", calls=2)
     [file] = server.directory.rglob("pgss_query_texts.stat")
-    file.write_bytes(b"")
-    assert server.execute("SELECT count(query) FROM pg_stat_statements WHERE calls = 2") == [(0,)]
-    [record] = [record for record in look(source).records if record.window and record.window.calls == 2]
-    server.reset()
+    file.unlink()
+    file.mkdir()  # so that the server cannot read it
+    try:
+        assert server.execute("SELECT query FROM pg_stat_statements WHERE calls = 2") == [(None,)]
+        [record] = [record for record in look(source).records if record.window and record.window.calls == 2]
+    finally:
+        file.rmdir()
+        server.reset()
     assert record.sql_text.startswith("<text unavailable: lost by the server> queryid ")
 
 

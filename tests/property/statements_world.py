@@ -14,6 +14,7 @@ from agent.sources._postgres_session import Row, Session
 
 SLOW_MS = 500.0
 EVENT_S = 10.0  # between two things that happen: more than what is taken for the same moment
+PLANNING_MS = 1.0
 BEFORE_RUN_S = 0.01
 NAMES = "ABC"
 
@@ -33,6 +34,7 @@ class Server:
     counted: dict[int, Counts] = field(default_factory=dict)
     truth: Counter[int] = field(default_factory=Counter)
     reset_at: float = 0.0
+    active_ms: float = 0.0
 
     def __post_init__(self) -> None:
         self.reset_at = self.run_at - BEFORE_RUN_S
@@ -42,6 +44,7 @@ class Server:
         calls, total_ms, _, rows, since = self.counted.get(queryid, (0, 0.0, 0.0, 0, now_s + self.skew_s))
         self.counted[queryid] = (calls + count, total_ms + count * SLOW_MS, SLOW_MS, rows + count, since)
         self.truth[queryid] += count
+        self.active_ms += count * (SLOW_MS + PLANNING_MS)
 
     def reset(self, now_s: float) -> None:
         """All counters are forgotten on request."""
@@ -52,6 +55,7 @@ class Server:
         self.run_at = now_s + self.skew_s
         if not saves:
             self.counted, self.dealloc, self.reset_at = {}, 0, self.run_at - BEFORE_RUN_S
+            self.active_ms = 0.0
 
     def rows(self) -> list[Row]:
         """What the extension shows."""
@@ -61,7 +65,8 @@ class Server:
     def state(self, now_s: float) -> Row:
         """What it says of itself at a look."""
         at = now_s + self.skew_s
-        return (True, at, f"{self.reset_at!r}", self.dealloc) if self.version >= (1, 9) else (True, at, None, None)
+        info = (f"{self.reset_at!r}", self.dealloc, self.active_ms) if self.version >= (1, 9) else (None, None, None)
+        return (True, at, *info)
 
 
 @dataclass

@@ -71,7 +71,7 @@ def test_a_heartbeat_that_failed_is_no_error_of_the_next_one() -> None:
 
 def test_the_numbers_of_a_heartbeat() -> None:
     board = board_with("idle")
-    board.report("watch 0", errors_count=2, last_error="e", last_collection_at=NOON, reason="why")
+    board.report("watch 0", errors_count=2, last_error="e", last_collection_at=NOON, reason="why", coverage=0.75)
     board.report("other", state="paused", errors_count=1, last_collection_at=NOON + timedelta(seconds=1))
     board.books = Tally(
         captured=10,
@@ -105,12 +105,21 @@ def test_the_numbers_of_a_heartbeat() -> None:
         "last_collection_at": NOON + timedelta(seconds=1),
         "backend_clock_skew_seconds": -0.5,
         "stuck": None,
+        "coverage": 0.75,
         "watches": {
-            "watch 0": {"state": "idle", "state_reason": "why"},
-            "other": {"state": "paused", "state_reason": ""},
+            "watch 0": {"state": "idle", "state_reason": "why", "coverage": 0.75},
+            "other": {"state": "paused", "state_reason": "", "coverage": None},
         },
     }
     assert orjson.loads(orjson.dumps(stats))["last_collection_at"] == "2024-05-01T12:00:01+00:00"
+
+
+def test_the_coverage_of_all_is_the_lowest_that_is_known() -> None:
+    board = board_with("idle", "idle", "idle")
+    assert snapshot(board).stats()["coverage"] is None
+    board.report("watch 0", coverage=1.0)
+    board.report("watch 1", coverage=0.0)
+    assert snapshot(board).stats()["coverage"] == 0.0
 
 
 def test_an_empty_outbox_has_no_age_and_a_clock_that_jumped_gives_no_negative_one() -> None:
@@ -179,6 +188,7 @@ def test_a_stuck_thread_is_an_error_and_the_reason_of_its_watch_only() -> None:
         "watch 0": {
             "state": "collecting",
             "state_reason": "the table is crashed; stuck: reading the database for 60 s",
+            "coverage": None,
         },
-        "watch 1": {"state": "idle", "state_reason": ""},
+        "watch 1": {"state": "idle", "state_reason": "", "coverage": None},
     }

@@ -107,7 +107,11 @@ def test_the_heartbeat_says_who_at_what_and_for_how_long_while_it_lasts(bench: B
     assert beat["error"] == "watch default is stuck: reading the database for 412 s"
     assert beat["state_reason"] == "stuck: reading the database for 412 s"
     assert beat["watches"] == {
-        "default": {"state": "collecting", "state_reason": "stuck: reading the database for 412 s"}
+        "default": {
+            "state": "collecting",
+            "state_reason": "stuck: reading the database for 412 s",
+            "coverage": None,
+        }
     }
     bench.pulses["watch default"].beat("waiting", None)
     bench.look_for(5)

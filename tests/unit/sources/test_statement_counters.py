@@ -2,7 +2,7 @@
 
 What could go wrong: a reset is subtracted from; a statement that did nothing is sent; slowness is judged by the wrong
 window; a look that was saved in part is counted twice or forgotten; a loss is called by a name that the extension
-cannot vouch for.
+cannot vouch for; more of a window is said to be known than is.
 """
 
 from dataclasses import replace
@@ -124,6 +124,39 @@ def test_a_statement_that_is_counted_anew_was_forgotten() -> None:
 def test_evictions_alone_are_a_loss_because_what_came_and_went_is_not_known() -> None:
     forgotten = BASE.compare(by_key([row(BEFORE)]), CROWDED, 0).forgotten
     assert (forgotten, bool(forgotten), forgotten.reason) == (Forgotten(0, 0, 2), True, "evicted_reentered")
+
+
+BUSY, LATER_BUSY = replace(SIGHT, active_ms=1_000.0), replace(SIGHT, active_ms=3_000.0)
+MORE = (7, 900.0, 150.0, 9, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("base", "now", "counts", "expected"),
+    [
+        pytest.param(BASE, SIGHT, MORE, 1.0, id="nothing was forgotten"),
+        pytest.param(replace(BASE, sight=BUSY), replace(LATER_BUSY, dealloc=4), MORE, 0.25, id="evictions"),
+        pytest.param(replace(BASE, sight=BUSY), LATER_BUSY, (*MORE[:4], 2.0), 0.45, id="counted anew"),
+        pytest.param(replace(BASE, sight=BUSY), replace(BUSY, dealloc=4, active_ms=1_100.0), MORE, 1.0, id="late"),
+        pytest.param(replace(BASE, sight=BUSY), replace(BUSY, dealloc=4), MORE, None, id="not busy"),
+        pytest.param(replace(BASE, sight=BUSY), replace(BUSY, dealloc=4, active_ms=9.0), MORE, None, id="crashed"),
+        pytest.param(Baseline(unseen="reset", sight=BUSY), LATER_BUSY, MORE, 0.45, id="reset"),
+        pytest.param(Baseline(unseen="first_look", sight=BUSY), LATER_BUSY, MORE, None, id="first look"),
+        pytest.param(Baseline(unseen="other_server", sight=BUSY), LATER_BUSY, MORE, None, id="another server"),
+        pytest.param(Baseline(unseen="crash_reset", sight=BUSY), LATER_BUSY, MORE, None, id="crash"),
+        pytest.param(BASE, OLD, MORE, None, id="before 1.9"),
+        pytest.param(BASE, CROWDED, MORE, None, id="evictions, and nobody knows how busy it was"),
+    ],
+)
+def test_how_much_of_the_window_the_counters_show(
+    base: Baseline, now: Sight, counts: Counts, expected: float | None
+) -> None:
+    assert base.compare(by_key([row(counts)]), now, 0).coverage == expected
+
+
+def test_what_functions_call_is_not_added_to_what_clients_do() -> None:
+    nested: Row = (*KEY[:3], False, 9, 500.0, 150.0, 9, 1.0)
+    base = replace(BASE, sight=BUSY)
+    assert base.compare(by_key([row(MORE), nested]), replace(LATER_BUSY, dealloc=4), 0).coverage == 0.25
 
 
 def test_rows_without_levels_are_the_sums_of_both() -> None:
