@@ -66,11 +66,13 @@ class Bookmark:
         before = Baseline(sight=now, unseen=found.reason, merged=merged)
         if found.place is not None:
             last = _baseline(orjson.loads(servers[found.place].baseline))
-            began = replace(now, active_ms=last.sight.active_ms)  # how busy it was is compared with the last look
+            is_same_run = last.sight.run_at == now.run_at
+            # How busy the server was is compared with the last look also behind a reset.
+            began = replace(now, active_ms=last.sight.active_ms if is_same_run else None)
             before = last if found.reason == NORMAL else replace(before, taken_at=last.taken_at, sight=began)
             # A counting that was reset in the same run cannot come back; of another run it may be that of a server
             # that is elsewhere now.
-            if found.reason == NORMAL or last.sight.run_at == now.run_at:
+            if found.reason == NORMAL or is_same_run:
                 del servers[found.place]
         return Opening(before, self._with(servers, now), found, None if found.place == 0 else self.current)
 

@@ -138,9 +138,10 @@ class Baseline:
             return None
         if self.unseen == NEW and not forgotten:
             return 1.0
-        if now.active_ms is None or self.sight.active_ms is None or now.active_ms <= self.sight.active_ms:
-            return None
-        return round(min(1.0, self._shown_ms(present) / (now.active_ms - self.sight.active_ms)), 4)
+        if now.active_ms is None or self.sight.active_ms is None or now.run_at != self.sight.run_at:
+            return None  # a run that ended may have taken along how busy it was
+        busy_ms = now.active_ms - self.sight.active_ms
+        return round(min(1.0, self._shown_ms(present) / busy_ms), 4) if busy_ms > 0 else None
 
     def _shown_ms(self, present: Mapping[Key, Row]) -> float:
         total_ms = 0.0

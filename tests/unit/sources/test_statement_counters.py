@@ -139,6 +139,13 @@ MORE = (7, 900.0, 150.0, 9, 1.0)
         pytest.param(replace(BASE, sight=BUSY), replace(BUSY, dealloc=4, active_ms=1_100.0), MORE, 1.0, id="late"),
         pytest.param(replace(BASE, sight=BUSY), replace(BUSY, dealloc=4), MORE, None, id="not busy"),
         pytest.param(replace(BASE, sight=BUSY), replace(BUSY, dealloc=4, active_ms=9.0), MORE, None, id="crashed"),
+        pytest.param(
+            replace(BASE, sight=BUSY),
+            replace(LATER_BUSY, dealloc=4, run_at=60.0),
+            MORE,
+            None,
+            id="evictions, restarted",
+        ),
         pytest.param(Baseline(unseen="reset", sight=BUSY), LATER_BUSY, MORE, 0.45, id="reset"),
         pytest.param(Baseline(unseen="first_look", sight=BUSY), LATER_BUSY, MORE, None, id="first look"),
         pytest.param(Baseline(unseen="other_server", sight=BUSY), LATER_BUSY, MORE, None, id="another server"),
