@@ -136,6 +136,16 @@ class StatementsNotGranted(SetupError):
     remedy = "As a superuser: GRANT pg_read_all_stats TO monitoring;"
 
 
+class TextsUndecodable(SetupError):
+    """The text of one statement cannot be shown in this database's encoding, so the server shows none at all here."""
+
+    code = "PG-04"
+    remedy = (
+        "As a superuser, in a database with the encoding SQL_ASCII: CREATE EXTENSION IF NOT EXISTS pg_stat_statements; "
+        "the agent then reads the texts there."
+    )
+
+
 class BackendAway(CodedError):
     """The backend cannot be reached.
 

@@ -16,7 +16,8 @@ MAX_NAME_CHARACTERS = 255
 class Window:
     """What PostgreSQL counted for one statement between two looks. Times in milliseconds, as its own columns are.
 
-    `reason`: first_look, new, normal or reset. `max_exec_time_ms` is since the server's reset, not of the window.
+    `reason`: one of agent/sources/_statement_servers.py. `max_exec_time_ms` is since the server's reset, not of the
+    window.
     """
 
     start: datetime | None

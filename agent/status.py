@@ -20,7 +20,10 @@ FIRST_PRESENT = ("reconnecting", "paused", "collecting", IDLE)
 
 @dataclass(frozen=True, slots=True)
 class WatchStatus:
-    """One watch, written by its own thread. `error` is what is wrong now, None when it is over."""
+    """One watch, written by its own thread. `error` is what is wrong now, None when it is over.
+
+    `coverage`: of its last whole look, as the reading told it.
+    """
 
     state: str = IDLE
     reason: str = ""
@@ -29,6 +32,7 @@ class WatchStatus:
     last_error_at: datetime | None = None
     errors_count: int = 0
     last_collection_at: datetime | None = None
+    coverage: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ class Status:
             "last_collection_at": max(collected) if collected else None,
             "backend_clock_skew_seconds": self.heartbeat.clock_skew_s,
             "stuck": "; ".join(f"{each.thread}: {each.lasting(self.now_s)}" for each in self.stuck) or None,
+            "coverage": min((watch.coverage for watch in watches if watch.coverage is not None), default=None),
             "watches": {name: self._of(watch, reasons[name]) for name, watch in self.watches.items()},
         }
 
@@ -102,6 +107,7 @@ class Status:
             "errors_count": watch.errors_count,
             "last_error": watch.last_error,
             "last_collection_at": watch.last_collection_at,
+            "coverage": watch.coverage,
         }
 
     def _named(self, name: str, sentence: str | None) -> str:

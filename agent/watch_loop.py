@@ -153,9 +153,11 @@ class WatchLoop:
         if bookmark is None and self._collector.must_skip:  # in this order: it may be lost in between
             self._collector.take(self._source.skip())
             return total
+        coverage: float | None = None
         with closing(self._source.read(bookmark)) as readings:
             for reading in readings:
                 total += len(reading.records)
+                coverage = reading.coverage
                 self._collector.take(reading)
                 full = self._collector.is_full
                 if full:
@@ -166,6 +168,7 @@ class WatchLoop:
                 if full:
                     self._demand_room()
                 self.pulse.beat(READING)
+        self._parts.board.report(self.name, coverage=coverage)
         return total
 
     def _save(self, answers: AbstractContextManager[Change] | None = None) -> None:

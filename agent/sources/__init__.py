@@ -21,12 +21,14 @@ READING = "reading the database"
 class Reading:
     """A part of one look: some records and the bookmark that stands behind the last of them.
 
-    `bookmark` is opaque to everyone but the source. A reading may be empty and only move the bookmark.
+    `bookmark` is opaque to everyone but the source. A reading may be empty and only move the bookmark. `coverage`: the
+    part, 0 to 1, of what the server did in the whole look's window that it still knew; None: not known.
     """
 
     records: tuple[Record, ...]
     bookmark: bytes
     gaps: tuple[Gap, ...] = ()
+    coverage: float | None = None
 
 
 def _nobody_asks(doing: str, at_most_s: float) -> None:

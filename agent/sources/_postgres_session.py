@@ -21,6 +21,7 @@ from agent.errors import (
     StatementsNotCreated,
     StatementsNotGranted,
     StatementsNotLoaded,
+    TextsUndecodable,
 )
 from agent.sources import READING, SourceSettings
 
@@ -146,6 +147,8 @@ def explain(error: Exception) -> SourceError:
         return StatementsNotGranted(detail)
     if not code and 'database "' in detail and detail.endswith("does not exist"):
         return SetupError(f"{detail}; check db_config database")
+    if code in {errorcodes.CHARACTER_NOT_IN_REPERTOIRE, errorcodes.UNTRANSLATABLE_CHARACTER}:
+        return TextsUndecodable(detail)
     if code.startswith("28") or (not code and any(word in detail for word in _LOGIN_WORDS)):
         return LoginRefused(detail)
     if code.startswith(_AWAY_CLASSES) or (not code and isinstance(error, psycopg2.Error)):

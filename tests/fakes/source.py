@@ -34,6 +34,7 @@ class FakeSource:
         self.chunk = 10
         self.away = False
         self.refusal: SourceError | None = None
+        self.coverage: float | None = None
         self.before_read: Callable[[], None] = lambda: None
         self.between: Callable[[int], None] = lambda _: None
         self.reads = self.checks = self.closes = 0
@@ -54,7 +55,8 @@ class FakeSource:
             at = int(bookmark or b"0")
             while at < self.rows:
                 end = min(self.rows, at + self.chunk)
-                yield Reading(tuple(record(number) for number in range(at, end)), str(end).encode())
+                records = tuple(record(number) for number in range(at, end))
+                yield Reading(records, str(end).encode(), coverage=self.coverage)
                 at = end
                 self.between(at)
                 self._answer()

@@ -36,7 +36,16 @@ from agent.dev.app import build_context, create_app
 from agent.dev.store import Store
 from agent.record import Record, Window, to_wire
 from agent.sources._slow_log_times import BOUNDED, EXACT, INFERRED
-from agent.sources._statement_counters import FIRST_LOOK, NEW, NORMAL, RESET
+from agent.sources._statement_servers import (
+    CRASH_RESET,
+    EVICTED_REENTERED,
+    FIRST_LOOK,
+    NEW,
+    NORMAL,
+    OTHER_SERVER,
+    PARTIAL_RESET,
+    RESET,
+)
 from agent.status import Scoreboard
 from scripts.bench import MEASUREMENTS
 from storage.connection import connect_readonly
@@ -160,8 +169,14 @@ def test_every_field_of_a_record_is_named() -> None:
     window = Window(NOW, NOW, "new", 1, 1, 1, 1.0, 1.0)
     record = Record("i", "s", "q", 0.0, 0.0, 0, 0, "d", "u", NOW, NOW, "x", window, "exact")
     delivered = chapter("## What is delivered")
-    names = [*orjson.loads(to_wire(record)), FIRST_LOOK, NEW, NORMAL, RESET, EXACT, INFERRED, BOUNDED]
+    names = [*orjson.loads(to_wire(record)), EXACT, INFERRED, BOUNDED]
     assert [name for name in names if f"`{name}`" not in delivered] == []
+
+
+def test_every_reason_of_a_window_stands_in_the_table_and_no_other() -> None:
+    reasons = {FIRST_LOOK, NORMAL, NEW, RESET, PARTIAL_RESET, EVICTED_REENTERED, CRASH_RESET, OTHER_SERVER}
+    rows = table("`window_reason`", chapter("### Reasons of a window"))
+    assert {row[0].strip("`") for row in rows} == reasons
 
 
 def test_every_statistic_of_the_heartbeat_is_named_and_no_other() -> None:

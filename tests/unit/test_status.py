@@ -73,7 +73,13 @@ def test_the_numbers_of_a_heartbeat() -> None:
     board = board_with("idle")
     later = NOON + timedelta(seconds=1)
     board.report(
-        *("watch 0",), errors_count=2, last_error="e", last_error_at=later, last_collection_at=NOON, reason="why"
+        *("watch 0",),
+        errors_count=2,
+        last_error="e",
+        last_error_at=later,
+        last_collection_at=NOON,
+        reason="why",
+        coverage=0.75,
     )
     board.report("other", state="paused", errors_count=1, last_error="f", last_error_at=NOON, last_collection_at=later)
     board.books = Tally(
@@ -108,6 +114,7 @@ def test_the_numbers_of_a_heartbeat() -> None:
         "last_collection_at": later,
         "backend_clock_skew_seconds": -0.5,
         "stuck": None,
+        "coverage": 0.75,
         "watches": {
             "watch 0": {
                 "state": "idle",
@@ -115,6 +122,7 @@ def test_the_numbers_of_a_heartbeat() -> None:
                 "errors_count": 2,
                 "last_error": "e",
                 "last_collection_at": NOON,
+                "coverage": 0.75,
             },
             "other": {
                 "state": "paused",
@@ -122,10 +130,19 @@ def test_the_numbers_of_a_heartbeat() -> None:
                 "errors_count": 1,
                 "last_error": "f",
                 "last_collection_at": later,
+                "coverage": None,
             },
         },
     }
     assert orjson.loads(orjson.dumps(stats))["last_collection_at"] == "2024-05-01T12:00:01+00:00"
+
+
+def test_the_coverage_of_all_is_the_lowest_that_is_known() -> None:
+    board = board_with("idle", "idle", "idle")
+    assert snapshot(board).stats()["coverage"] is None
+    board.report("watch 0", coverage=1.0)
+    board.report("watch 1", coverage=0.0)
+    assert snapshot(board).stats()["coverage"] == 0.0
 
 
 def test_an_empty_outbox_has_no_age_and_a_clock_that_jumped_gives_no_negative_one() -> None:
