@@ -1,0 +1,134 @@
+"""The form of a statement that is the same whatever its values are, and the digest of it. Pure.
+
+It is made from a text whose literals are `?` already. Words are in small letters, quoted names as they are, one space
+stands where there is any, and a list of values holds each kind of element once. The form of a form is itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+DIGEST_CHARACTERS = 32
+
+# Each pattern begins with what the engine can look for quickly, and looks behind from there.
+# Signs belong together as they are written; only + and - at their end are those of the next value. Comments that are
+# executed, and hints, begin and end with signs of their own.
+_SIGNS = r"""
+    ([*/{run}](?:
+        (?<=/)\*(?:m?![0-9]{{0,6}}|\+)
+        | (?<=\*)/
+        | (?<=[{run}])[{run}]{{0,7}}(?<![+-])(?:\*(?!/))?
+        |
+    ))
+"""
+_MYSQL_SIGNS = re.compile(_SIGNS.format(run="<>=!|&^~:%+-"), re.VERBOSE)
+_POSTGRES_SIGNS = re.compile(_SIGNS.format(run=r"<>=!|&^~:%\#@+-"), re.VERBOSE)
+_PARAMETER = re.compile(r"\$(?<![\w$]\$)[0-9]+")
+_WORD_VALUE = re.compile(
+    r"[ntf](?<![\w.@$][ntf])(?<!\bis [ntf])(?<!\bnot [ntf])(?:(?<=n)ull|(?<=t)rue|(?<=f)alse)(?![\w.$])"
+)
+# The servers take -5 for one value where no other value stands before it.
+_SIGN_OF_VALUE = re.compile(r"[+-] (?:[+-] ){0,9}(?=\?)")
+_BEFORE_VALUE = re.compile(
+    r"(?:[=<>(,\[*/%|&^~!]|\b(?:select|distinct|where|having|on|and|or|not|xor|between|like|in|case|when|then|else"
+    r"|by|limit|offset|values|set|return|interval|div|mod|default)) \Z"
+)
+_BEFORE_CHARACTERS = 16  # the longest of these words, and some
+_TIDY = (
+    *(("( ", "("), (" )", ")"), (" ,", ","), (" ;", ";"), (". ", "."), (" .", ".")),
+    *((" :: ", "::"), ("[ ", "["), (" ]", "]"), (" [", "[")),
+)
+_PLAIN_LISTS = (
+    ("in (", re.compile(r"in \((?<!\win \()\?[?, ]*(?=\)|\Z)"), "in (?"),
+    ("array[", re.compile(r"array\[\?[?, ]*(?=\]|\Z)"), "array[?"),
+)
+_HEADS = (
+    ("in (", re.compile(r"in \((?<!\win \()(?=[(?])")),
+    ("array[", re.compile(r"array\[(?=[(?])")),
+    ("value", re.compile(r"value(?<!\wvalue)s? (?=[(r])")),
+)
+_ITEM = re.compile(
+    r"(?:row )?\([^()]*(?:\([^()]*(?:\([^()]*\)[^()]*){0,50}\)[^()]*){0,50}\)"
+    r"|\?(?:::[\w .]{1,60}(?:\([?, ]*\))?(?:\[\])?){0,4}"
+)
+
+
+def normal_form(text: str, *, quote: str) -> str:
+    """The form of a text without literals and comments; `quote` stands around its names: " (PostgreSQL) or `."""
+    names: list[str] = []
+    if quote in text:
+        parts = text.split(quote)
+        names = parts[1::2]
+        text = f" {quote} ".join(parts[::2])
+    text = text.lower()
+    if quote == '"' and "$" in text:
+        text = _PARAMETER.sub("?", text)
+    text = " ".join((_POSTGRES_SIGNS if quote == '"' else _MYSQL_SIGNS).split(text))
+    for sign in "(),?[]":
+        text = text.replace(sign, f" {sign} ")
+    text = _without_values(" ".join(text.split()))
+    for found, tidied in _TIDY:
+        text = text.replace(found, tidied)
+    if names:
+        text = _with_names(text, names, quote)
+    return _with_short_lists(text).strip("; ")
+
+
+def digest(form: str) -> str:
+    """What stands for a form on the wire."""
+    return hashlib.sha256(form.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_CHARACTERS]
+
+
+def _without_values(text: str) -> str:
+    """NULL, TRUE and FALSE are values where one may stand, and a sign belongs to its number."""
+    if "null" in text or "true" in text or "false" in text:
+        text = _WORD_VALUE.sub("?", text)
+    if "- ?" in text or "+ ?" in text:
+        text = _SIGN_OF_VALUE.sub(_unsigned, text)
+    return text
+
+
+def _unsigned(found: re.Match[str]) -> str:
+    text, start = found.string, found.start()
+    is_own = start == 0 or _BEFORE_VALUE.search(text, max(0, start - _BEFORE_CHARACTERS), start)
+    return "" if is_own else found[0][:2]
+
+
+def _with_names(text: str, names: list[str], quote: str) -> str:
+    parts = text.split(quote)
+    parts[1:] = [f"{quote}{name}{quote}{part}" for name, part in zip(names, parts[1:], strict=True)]
+    return "".join(parts)
+
+
+def _with_short_lists(text: str) -> str:
+    for sign, pattern, short in _PLAIN_LISTS:
+        if sign in text:
+            text = pattern.sub(short, text)
+    for sign, pattern in _HEADS:
+        if sign in text:
+            text = _with_each_kind_once(pattern, text)
+    return text
+
+
+def _with_each_kind_once(head: re.Pattern[str], text: str) -> str:
+    parts, done = [], 0
+    for found in head.finditer(text):
+        if found.end() >= done:
+            kinds, end = _kinds(text, found.end())
+            parts += [text[done : found.end()], ", ".join(kinds)]
+            done = end
+    return "".join([*parts, text[done:]])
+
+
+def _kinds(text: str, place: int) -> tuple[dict[str, None], int]:
+    """The kinds of element from `place` on, and where they end. One that is cut off at the end of the text is none."""
+    kinds: dict[str, None] = {}
+    end = place
+    while item := _ITEM.match(text, place):
+        kinds[item[0]] = None
+        end = item.end()
+        if not text.startswith(", ", end):
+            return kinds, end
+        place = end + 2
+    return kinds, (len(text) if kinds and text.find(")", place) < 0 else end)
