@@ -74,7 +74,7 @@ class Agent:
 def make_source(config: Config, clock: Clock, pulse: Pulse | None = None) -> Source:
     """The source that the configuration asks for; it beats the pulse."""
     step = (pulse or Pulse(thread_of(WATCH), clock)).beat
-    settings = SourceSettings(watch=WATCH, db=config.db_config, port=config.db_port, step=step)
+    settings = SourceSettings(watch=WATCH, db=config.db_config, port=config.db_port, step=step, redact=config.redact)
     return sources.find(config.db_type)(settings, clock)
 
 

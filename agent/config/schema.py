@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
+from agent.redact import Level
+
 MIN_SQL_TEXT_BYTES = 1_024  # the anchor of a slow log row takes this much of its text
 DEFAULT_PORTS = {"mysql": 3306, "postgres": 5432}
 
@@ -80,7 +82,7 @@ class Config(_Section):
     collection_interval: Interval = 300
     data_dir: Path = Path("data")
     outbox: OutboxConfig = OutboxConfig()
-    redact: Literal["secrets"] = "secrets"
+    redact: Level = "secrets"
     remote_config: Literal["safe", "any", "off"] = "safe"
     log: LogConfig = LogConfig()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 from agent.redact.normal import digest, normal_form
@@ -13,6 +14,8 @@ __all__ = ["Level", "Redactor", "fingerprint_of_queryid", "mask_secrets"]
 
 Level = Literal["secrets", "literals", "fingerprint"]
 
+# Most statements come again with other values. Bounded in number and length: mostly far below a MiB.
+_REMEMBERED, _REMEMBERED_CHARACTERS = 256, 2_048
 _SEVERAL = re.compile(r"\?{2,}")
 
 
@@ -28,18 +31,23 @@ class Redactor:
         self._is_postgres = db_type == "postgres"
         self._pieces = postgres if self._is_postgres else mysql
         self._quote = '"' if self._is_postgres else "`"
+        self._remembered = lru_cache(_REMEMBERED)(self._form)
 
     def __call__(self, text: str, *, is_whole: bool) -> tuple[str, str]:
         """The text as it may leave, and its fingerprint; `is_whole`: it was not cut, so nothing is open at its end."""
         bare = "".join([piece or "?" for piece in self._pieces(text, is_whole=is_whole)])
         if "??" in bare:  # 'it''s' is one literal
             bare = _SEVERAL.sub("?", bare)
-        form = normal_form(bare, quote=self._quote)
+        form, fingerprint = self._remembered(bare) if len(bare) <= _REMEMBERED_CHARACTERS else self._form(bare)
         if self._level == "secrets":
             text = mask_secrets(text, names_in_double_quotes=self._is_postgres)
         else:
             text = bare.strip() if self._level == "literals" else form
-        return text, digest(form)
+        return text, fingerprint
+
+    def _form(self, bare: str) -> tuple[str, str]:
+        form = normal_form(bare, quote=self._quote)
+        return form, digest(form)
 
 
 def fingerprint_of_queryid(queryid: int) -> str:

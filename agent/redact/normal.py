@@ -128,7 +128,7 @@ def _kinds(text: str, place: int) -> tuple[dict[str, None], int]:
     while item := _ITEM.match(text, place):
         kinds[item[0]] = None
         end = item.end()
-        if not text.startswith(", ", end):
+        if not text.startswith(",", end):
             return kinds, end
-        place = end + 2
+        place = end + len(", ")
     return kinds, (len(text) if kinds and text.find(")", place) < 0 else end)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from agent.record import Record
-from agent.redact import mask_secrets
+from agent.redact import Redactor
 from agent.sources._mysql_session import Row
 from agent.sources._slow_log_place import identity
 
@@ -27,6 +27,7 @@ class Mapper:
     utc_offset_s: int
     stamps_start: bool
     max_text_bytes: int
+    redactor: Redactor
 
     def records(self, rows: list[Row], position: int) -> tuple[Record, ...]:
         """One record for each row; the first row stands at `position`."""
@@ -36,10 +37,11 @@ class Mapper:
     def _record(self, row: Row, salt: bytes, position: int) -> Record:
         start_time, user_host, query_time, lock_time, rows_sent, rows_examined, db, _thread, text, whole = row
         query_time_s = seconds(query_time)
+        sql_text, fingerprint = self.redactor(self._text(text or b"", cut=whole is not None), is_whole=whole is None)
         return Record(
             id=hashlib.sha256(b"%b%d\0%b" % (salt, position, identity(row))).hexdigest(),
             source=KIND,
-            sql_text=mask_secrets(self._text(text or b"", cut=whole is not None)),
+            sql_text=sql_text,
             query_time_s=query_time_s,
             lock_time_s=seconds(lock_time),
             rows_sent=int(rows_sent or 0),
@@ -48,6 +50,7 @@ class Mapper:
             user_host=(user_host or b"").decode("utf-8", "replace"),
             start_time=self._start(start_time, query_time_s),
             collected_at=self.collected_at,
+            fingerprint=fingerprint,
             text_sha256=whole.split(b" ", 1)[1].decode("ascii") if whole is not None else None,
         )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.record import Record, Window
-from agent.redact import mask_secrets
+from agent.redact import Redactor, fingerprint_of_queryid
 from agent.sources._statement_counters import Delta, Key
 
 Texts = Mapping[Key, tuple[str, str | None]]  # with the sha256 of the whole when it was cut
@@ -24,6 +24,7 @@ class Look:
     databases: Mapping[int, str]
     roles: Mapping[int, str]
     marker: str
+    redactor: Redactor
 
     def records(self, deltas: Sequence[Delta], texts: Texts | str) -> tuple[Record, ...]:
         """One record for each that is not our own; `texts`: those there are, or why there are none."""
@@ -33,15 +34,19 @@ class Look:
             known = None if isinstance(texts, str) else texts.get(delta.key)
             text, digest = known or (f"<text unavailable: {missing}> queryid {delta.key[2]}", None)
             if self.marker not in text:
-                found.append(self._record(delta, text, digest))
+                found.append(self._record(delta, text, digest, is_known=bool(known and known[0])))
         return tuple(found)
 
-    def _record(self, delta: Delta, text: str, digest: str | None) -> Record:
+    def _record(self, delta: Delta, text: str, digest: str | None, *, is_known: bool) -> Record:
         userid, dbid, queryid, _ = delta.key
+        if is_known:
+            text, fingerprint = self.redactor(text, is_whole=digest is None)
+        else:  # every look finds the same queryid for it
+            fingerprint = fingerprint_of_queryid(queryid)
         return Record(
             id=self._id(delta),
             source=self.kind,
-            sql_text=mask_secrets(text, names_in_double_quotes=True),
+            sql_text=text,
             query_time_s=delta.mean_ms / 1000,
             lock_time_s=0.0,
             rows_sent=round(delta.rows / delta.calls),
@@ -50,6 +55,7 @@ class Look:
             user_host=_name(self.roles, userid, "role"),
             start_time=self.at,
             collected_at=self.at,
+            fingerprint=fingerprint,
             text_sha256=digest,
             window=Window(
                 start=delta.since,

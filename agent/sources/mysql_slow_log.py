@@ -14,6 +14,7 @@ from datetime import datetime
 from agent.clock import Clock
 from agent.errors import SlowLogOff, SourceError
 from agent.record import Record
+from agent.redact import Redactor
 from agent.sources import BOOKMARK_LOST, Reading, SourceSettings
 from agent.sources._mysql_session import Row, Session
 from agent.sources._slow_log_place import Counters, Place, decode, digest
@@ -58,6 +59,7 @@ class SlowLogTable:
         self._settings = settings
         self._clock = clock
         self._connect = connect
+        self._redactor = Redactor(settings.redact, self.db_type)
         self._session: Session | None = None
         self._rows_a_statement = START_ROWS
         limit = settings.db.max_sql_text_bytes
@@ -162,6 +164,7 @@ class SlowLogTable:
             utc_offset_s=session.utc_offset_s,
             stamps_start=session.is_mariadb,
             max_text_bytes=self._settings.db.max_sql_text_bytes,
+            redactor=self._redactor,
         )
 
     def _adapt(self, rows: int, elapsed_s: float) -> None:

@@ -13,6 +13,7 @@ from typing import cast
 
 from agent.clock import Clock
 from agent.errors import SetupError, SourceError, StatementsNotCreated, StatementsNotGranted
+from agent.redact import Redactor
 from agent.sources import BOOKMARK_LOST, Reading, SourceSettings
 from agent.sources._postgres_session import MARKER, Session
 from agent.sources._statement_counters import KEY_LENGTH, Baseline, Delta, Key, Row, by_key, decode, merged
@@ -92,6 +93,7 @@ class StatementStatistics:
         self._settings = settings
         self._clock = clock
         self._connect = connect
+        self._redactor = Redactor(settings.redact, self.db_type)
         self._session: Session | None = None
         self._shape: _Shape | None = None
         self._last: tuple[bytes, Baseline] = (b"", Baseline())
@@ -182,6 +184,7 @@ class StatementStatistics:
             databases=self._names(session, _DATABASES),
             roles=self._names(session, _ROLES),
             marker=MARKER,
+            redactor=self._redactor,
         )
         ahead = dict(before.ahead) if before.ahead_reset == after.stats_reset else {}
         for start in range(0, len(slow), STATEMENTS_A_READING):

@@ -154,7 +154,7 @@ def test_every_option_is_named_and_no_other() -> None:
 
 def test_every_field_of_a_record_is_named() -> None:
     window = Window(NOW, NOW, "new", 1, 1, 1, 1.0, 1.0)
-    record = Record("i", "s", "q", 0.0, 0.0, 0, 0, "d", "u", NOW, NOW, text_sha256="x", window=window)
+    record = Record("i", "s", "q", 0.0, 0.0, 0, 0, "d", "u", NOW, NOW, "f", text_sha256="x", window=window)
     delivered = chapter("## What is delivered")
     names = [*orjson.loads(to_wire(record)), FIRST_LOOK, NEW, NORMAL, RESET]
     assert [name for name in names if f"`{name}`" not in delivered] == []
