@@ -28,6 +28,7 @@ _PARAMETER = re.compile(r"\$(?<![\w$]\$)[0-9]+")
 _WORD_VALUE = re.compile(
     r"[ntf](?<![\w.@$][ntf])(?<!\bis [ntf])(?<!\bnot [ntf])(?:(?<=n)ull|(?<=t)rue|(?<=f)alse)(?![\w.$])"
 )
+_INTRODUCER = re.compile(r"_(?<![\w$]_)[a-z0-9]{2,20} (?=\?)")  # _utf8mb4'x' is one value of MySQL, like N'x'
 # The servers take -5 for one value where no other value stands before it.
 _SIGN_OF_VALUE = re.compile(r"[+-] (?:[+-] ){0,9}(?=\?)")
 _BEFORE_VALUE = re.compile(
@@ -67,7 +68,7 @@ def normal_form(text: str, *, quote: str) -> str:
     text = " ".join((_POSTGRES_SIGNS if quote == '"' else _MYSQL_SIGNS).split(text))
     for sign in "(),?[]":
         text = text.replace(sign, f" {sign} ")
-    text = _without_values(" ".join(text.split()))
+    text = _without_values(" ".join(text.split()), quote)
     for found, tidied in _TIDY:
         text = text.replace(found, tidied)
     if names:
@@ -80,10 +81,12 @@ def digest(form: str) -> str:
     return hashlib.sha256(form.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_CHARACTERS]
 
 
-def _without_values(text: str) -> str:
-    """NULL, TRUE and FALSE are values where one may stand, and a sign belongs to its number."""
+def _without_values(text: str, quote: str) -> str:
+    """NULL, TRUE and FALSE are values where one may stand; sign and character set belong to their value."""
     if "null" in text or "true" in text or "false" in text:
         text = _WORD_VALUE.sub("?", text)
+    if quote == "`" and "_" in text:
+        text = _INTRODUCER.sub("", text)
     if "- ?" in text or "+ ?" in text:
         text = _SIGN_OF_VALUE.sub(_unsigned, text)
     return text
