@@ -8,6 +8,7 @@ as one literal, unless the other reading is impossible: too much is masked and n
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 Pieces = list[str]  # in their order; "" is a literal, and so are several "" in a row
 
@@ -57,7 +58,7 @@ _MYSQL = _scanner(
         `[^`]*`
         | [0-9]+[{_LETTERS}$]
         | /\*(?:[Mm]?!|\+){_BODY} | /\*.*?(?:\*/|\Z)
-        | \#[^\n]* | --(?=[\x00-\x20]|\Z)[^\n]*
+        | \#[^\n]* | --(?=[\x00-\x20\x7f]|\Z)[^\n]*
     """,
 )
 _POSTGRES = _scanner(
@@ -100,9 +101,12 @@ def _without_comments(scanner: re.Pattern[str], found: Pieces) -> Pieces:
 
 # -- MySQL and MariaDB -----------------------------------------------------------------------------------------------
 
-# Escaped characters are covered for the scanner, one by one and as long as before, so that it need not know escapes.
+# Escaped characters are covered for the scanner, each as long as it was, so that it need not know escapes.
 _COVERS = (("\\\\", "\x02\x02"), ("\\'", "\x02\x03"), ('\\"', "\x02\x04"))
-_OUTSIDE = frozenset({"\\", "\x02"})
+_NEAR = 300
+# In some character sets of clients (GBK, SJIS, Big5) these are the second half of a character.
+_HALF_CHARACTER = re.compile(r"\ufffd[\\`]")
+_UNKNOWN_END = re.compile(rf"/\*(?:[Mm]?!|\+)(?!{_BODY})", re.VERBOSE)
 
 
 def mysql(text: str, *, is_whole: bool) -> Pieces:
@@ -110,47 +114,58 @@ def mysql(text: str, *, is_whole: bool) -> Pieces:
 
     `is_whole`: the text was not cut, so no literal of it is open at its end.
     """
+    if "\ufffd" in text and (half := _HALF_CHARACTER.search(text)):
+        return [*mysql(text[: half.start()], is_whole=False), ""]
     if "\\" not in text:
         return _scan(_MYSQL, text)
     covered = text
     for escape, cover in _COVERS:
         covered = covered.replace(escape, cover)
-    pieces = _scan(_MYSQL, covered)
+    pieces, is_closed = _read(covered)
     places = [place for _, cover in _COVERS[1:] if (place := covered.find(cover)) >= 0]
-    if places and not _is_only_reading(text, pieces, covered, is_whole=is_whole):
-        pieces = [*_scan(_MYSQL, covered[: min(places)]), ""]
-    if any("\x02" in piece for piece in pieces):
+    if places:
+        first, can_end = min(places), is_whole and is_closed
+        names_in_double_quotes = covered.replace(_COVERS[2][1], _COVERS[2][0])
+        others = [reading for reading in (text, names_in_double_quotes) if reading != covered]
+        if _has_backslash_outside(pieces) or any(_may_be(other, first, pieces, can_end=can_end) for other in others):
+            pieces = [*_scan(_MYSQL, covered[:first]), ""]
+    if "\x02" in "".join(pieces):
         for escape, cover in _COVERS:
             pieces = [piece.replace(cover, escape) for piece in pieces]
     return pieces
 
 
-def _is_only_reading(text: str, pieces: Pieces, covered: str, *, is_whole: bool) -> bool:
-    """Whether with other settings of the server the text would be read alike, or could not be a statement."""
-    if _has_backslash_outside(pieces):
+def _may_be(other: str, first: int, pieces: Pieces, *, can_end: bool) -> bool:
+    """Whether another reading than that of `pieces` could be a statement's, too; from `first` on they may differ.
+
+    `can_end`: the other one must not be open at its end, for the first is not.
+    """
+    # That is mostly so, and soon seen; the last piece may not be whole.
+    if _has_backslash_outside(_scan(_MYSQL, other[: first + _NEAR])[:-1]):
         return False
-    can_end = is_whole and _is_closed(covered)
-    without_escapes = text
-    names_in_double_quotes = covered.replace(_COVERS[2][1], _COVERS[2][0])
-    for reading in (without_escapes, names_in_double_quotes):
-        other = _scan(_MYSQL, reading)
-        if other == pieces or _has_backslash_outside(other):
-            continue
-        if not can_end or _is_closed(reading):
-            return False
-    return True
+    if _UNKNOWN_END.search(other):
+        return True
+    found, is_closed = _read(other)
+    if _has_backslash_outside(found) or found == pieces:
+        return False
+    return is_closed or not can_end
 
 
-def _is_closed(text: str) -> bool:
-    found: Pieces = _MYSQL.findall(text + _LAST)
-    return found[-1] == _LAST[-1]
+def _read(text: str) -> tuple[Pieces, bool]:
+    """The pieces, and whether nothing is open at the end: then what is put behind it comes back."""
+    found = _scan(_MYSQL, text + _LAST)
+    if found[-1] != _LAST[-1]:
+        return found, False
+    end = found[-2][: -len(_LAST) + 1]
+    return found[:-2] + ([end] if end else []), True
 
 
 def _has_backslash_outside(pieces: Pieces) -> bool:
     # No statement has one there, but for \N, which is NULL.
-    return any(
-        piece in _OUTSIDE and not following.startswith("N")
-        for piece, following in zip(pieces, [*pieces[1:], ""], strict=True)
+    if "\x02" in pieces:
+        return True
+    return "\\" in pieces and any(
+        piece == "\\" and not following.startswith("N") for piece, following in pairwise([*pieces, ""])
     )
 
 
@@ -163,8 +178,11 @@ _STOP = re.compile(r"['\\]")
 
 
 def postgres(text: str, *, is_whole: bool) -> Pieces:
-    """Double quotes hold names, comments nest, backslashes escape in E'' only. Some server may have
-    standard_conforming_strings off, so a text whose last character is a backslash is not surely at its end."""
+    """Double quotes hold names, comments nest, backslashes escape in E'' only.
+
+    Where standard_conforming_strings is off they escape in all texts, so one with a backslash in front of its end has
+    none that is sure, whether or not the whole `is_whole`.
+    """
     del is_whole
     hard = "\\" in text or text.count("/*") > 1 or _TAG.search(text)
     return _stepwise(text) if hard else _scan(_POSTGRES, text)

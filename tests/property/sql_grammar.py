@@ -7,6 +7,7 @@ comment holds a mark, which stands in no name and no word.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -95,6 +96,7 @@ POSTGRES = Dialect(
     ("/* {m} */", "/* it's {m} */", "-- it's {m}\n", "/* a /* {m} */ ' */", "/*{m} -- */"),
 )
 DIALECTS = (MYSQL, POSTGRES)
+_CASES: tuple[Callable[[str], str], ...] = (str.upper, str.lower, str.title, str.swapcase)
 
 
 def shapes(dialect: Dialect, *, with_lists: bool = True) -> st.SearchStrategy[Shape]:
@@ -124,7 +126,7 @@ def texts(draw: st.DrawFn, dialect: Dialect, shape: Shape, *, comments: bool = T
     value = st.sampled_from(sorted(dialect.literals)).flatmap(lambda kind: st.sampled_from(dialect.literals[kind]))
     space = st.sampled_from([" ", " ", " ", "\n", "\t ", "  "])
     between = space | st.sampled_from(dialect.comments).map(lambda text: f" {text} ") if comments else space
-    words = draw(st.sampled_from([str, str.lower, str.upper, str.title]))
+    words = draw(st.sampled_from(_CASES))
 
     def several(most: int) -> list[str]:
         return draw(st.lists(value, min_size=1, max_size=most))

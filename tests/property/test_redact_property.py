@@ -12,9 +12,8 @@ import re
 import pytest
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
-from sqlglot import tokenize
+from sqlglot import TokenType, tokenize
 from sqlglot.errors import TokenError
-from sqlglot.tokens import TokenType
 
 from agent.redact import Redactor
 from agent.redact.normal import digest

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import orjson
@@ -34,6 +34,7 @@ from agent.dev import backend
 from agent.dev.app import build_context, create_app
 from agent.dev.store import Store
 from agent.record import Record, Window, to_wire
+from agent.redact import Level, Redactor
 from agent.sources._statement_counters import FIRST_LOOK, NEW, NORMAL, RESET
 from agent.status import Scoreboard
 from scripts.bench import MEASUREMENTS
@@ -150,6 +151,16 @@ def test_every_option_is_named_and_no_other() -> None:
     usage = chapter("## Usage").split("### Run as a service")[0]
     named = set(re.findall(r"(?<![\w/-])(--?[a-z][a-z-]*)(?!\w)", usage.replace("python -m", "python")))
     assert named == options | set(cli.context_settings["help_option_names"])
+
+
+def test_what_leaves_of_a_text_is_what_it_shows() -> None:
+    part = chapter("### What leaves of a text")
+    first, second = (found.strip("`") for found in re.findall(r"`[^`]* [^`]*`", part.splitlines()[1]))
+    rows = {row[0].strip("| `"): [cell.strip("`") for cell in row[1:]] for row in table("`redact`", part)}
+    assert set(rows) == set(get_args(Level))
+    for level in get_args(Level):
+        redacted = [Redactor(level, "mysql")(text, is_whole=True)[0] for text in (first, second)]
+        assert rows[level] == ["as it was logged" if redacted[0] == first else redacted[0], redacted[1]]
 
 
 def test_every_field_of_a_record_is_named() -> None:

@@ -120,6 +120,10 @@ def test_what_is_open_in_one_dialect_is_masked_there(text: str, redactor: Redact
         (f'SELECT "a\\", \'{SECRET}\', "b"', MYSQL),
         # half of a character in the client's character set looks like a backslash
         (f"SELECT '\ufffd\\' OR a = '{SECRET}'", MYSQL),
+        (f"SELECT '\ufffd\\\\' {SECRET}'", MYSQL),
+        (f"SELECT a\ufffd` FROM t WHERE b = '{SECRET}' AND a\ufffd` = 5", MYSQL),
+        (f"SELECT `a\ufffd`b` FROM t WHERE c = '{SECRET}' AND `d` = 5", MYSQL),
+        (f"SELECT /*!50000 'a\\' */ + '{SECRET}'", MYSQL),
         # a server that skips the comment sees another end of it
         (f"SELECT /*!99999 don't */ 1, '{SECRET}'", MYSQL),
         (f"SELECT /*!50000 'a */ b' */ '{SECRET}'", MYSQL),
