@@ -36,12 +36,24 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Dialect:
-    """How values and comments may be written; `name` as sqlglot and `db_type` as the agent know it."""
+    """How values and comments may be written; `name` as sqlglot and `db_type` as the agent know it.
+
+    Where `escapes` stand beside what is `wild`, a server with other settings might read the statement, too, and more of
+    it may be masked.
+    """
 
     name: Literal["mysql", "postgres"]
     names: tuple[str, ...]
-    literals: dict[str, tuple[str, ...]]
+    tame: dict[str, tuple[str, ...]]
+    wild: dict[str, tuple[str, ...]]
+    escapes: dict[str, tuple[str, ...]]
     comments: tuple[str, ...]
+    wild_comments: tuple[str, ...]
+
+    @property
+    def literals(self) -> dict[str, tuple[str, ...]]:
+        """All kinds."""
+        return {**self.tame, **self.wild, **self.escapes}
 
     def __str__(self) -> str:
         return self.name
@@ -50,42 +62,38 @@ class Dialect:
 Item = str | Value | Values | Rows
 Shape = tuple[Item, ...]
 
-_INSIDE = (
-    "{m}",
-    "a {m}",
-    "-- {m}",
-    "{m} /* ",
-    "{m} */",
-    "({m}, 5)",
-    "#{m}",
-    "$$ {m}",
-    "{m};",
-    "{m}\n",
-    "é{m}",
-    "{m} in (1",
-)
+_TAME = ("{m}", "a {m}", "({m}, 5)", "é{m}", "{m};", "{m} in (1")
+_WILD = (*_TAME, "-- {m}", "{m} /* ", "{m} */", "#{m}", "$$ {m}", "{m}\n")
 _NUMBERS = ("9173", "9173.25", "9173e5", "9173.5E-3", "9173e+12")
 
 MYSQL = Dialect(
     "mysql",
     ("a", "t1", "`b`", "`C d`", "u.v", "`u`.`w`", "x_9", "2024_t", "@v"),
     {
-        "single": tuple(f"'{text}'" for text in (*_INSIDE, "it''s {m}", '"{m}', "`{m}")),
-        "escaped": (r"'it\'s {m}'", r"'{m}\\'", r"'\\\'{m}'", r"'{{\"k\": \"{m}\"}}'", r"'\n{m}\0'"),
-        "double": tuple(f'"{text}"' for text in (*_INSIDE, 'a""{m}', "it's {m}", r"\"{m}", r"{m}\\")),
-        "national": ("N'{m}'", "n'it''s {m}'"),
+        "single": tuple(f"'{text}'" for text in _TAME),
+        "double": tuple(f'"{text}"' for text in _TAME),
+        "national": ("N'{m}'", "n'{m}'"),
         "introduced": ("_utf8mb4'{m}'", "_binary'{m}'"),
         "hexadecimal": (f"0x{_HEX}", f"x'{_HEX}'", f"X'{_HEX}'"),
         "bits": ("b'0110'", "B'01'", "0b011"),
         "number": _NUMBERS,
     },
-    ("/* {m} */", "/* it's {m}, don't */", "-- {m}\n", "# '{m}'\n", "/*/ {m} */", "/*{m} -- */"),
+    {
+        "wild single": tuple(f"'{text}'" for text in (*_WILD, "it''s {m}", '"{m}', "`{m}")),
+        "wild double": tuple(f'"{text}"' for text in (*_WILD, 'a""{m}', "it's {m}")),
+    },
+    {
+        "escaped": (r"'it\'s {m}'", r"'{m}\\'", r"'\\\'{m}'", r"'{{\"k\": \"{m}\"}}'", r"'\n{m}\0'"),
+        "escaped double": (r'"\"{m}"', r'"{m}\\"', r'"{m}\"\"\\\n"'),
+    },
+    ("/* {m} */", "-- {m}\n", "# {m}\n"),
+    ("/* it's {m} */", "# it's {m}\n", "/*/ {m} */", "/*{m} -- */", '-- "{m}\n'),
 )
 POSTGRES = Dialect(
     "postgres",
     ("a", "t1", '"b"', '"C d"', "u.v", '"u"."it\'s"', "x_9", "d$e", "é"),
     {
-        "single": tuple(f"'{text}'" for text in (*_INSIDE, "it''s {m}", '"{m}', r"a\b{m}", r"{m}\\")),
+        "single": tuple(f"'{text}'" for text in (*_WILD, "it''s {m}", '"{m}', r"a\b{m}", r"{m}\\")),
         "escaped": (r"E'it\'s {m}'", r"e'{m}\\'", r"E'it''s \'{m}'"),
         "dollar": ("$${m}$$", "$$it's {m}$$", "$t$ $$ {m} ' $t$", "$t_1$ $t$ {m} $t_1$"),
         "national": ("N'{m}'",),
@@ -93,7 +101,10 @@ POSTGRES = Dialect(
         "bits": ("B'0110'", "b'01'"),
         "number": _NUMBERS,
     },
+    {},
+    {},
     ("/* {m} */", "/* it's {m} */", "-- it's {m}\n", "/* a /* {m} */ ' */", "/*{m} -- */"),
+    (),
 )
 DIALECTS = (MYSQL, POSTGRES)
 _CASES: tuple[Callable[[str], str], ...] = (str.upper, str.lower, str.title, str.swapcase)
@@ -121,11 +132,16 @@ def shapes(dialect: Dialect, *, with_lists: bool = True) -> st.SearchStrategy[Sh
 
 
 @st.composite
-def texts(draw: st.DrawFn, dialect: Dialect, shape: Shape, *, comments: bool = True) -> str:
-    """One rendering."""
-    value = st.sampled_from(sorted(dialect.literals)).flatmap(lambda kind: st.sampled_from(dialect.literals[kind]))
+def texts(draw: st.DrawFn, dialect: Dialect, shape: Shape, *, is_sure: bool = True) -> str:
+    """One rendering. `is_sure`: no server can read it in another way; else wild things may stand beside escapes."""
+    literals, comments = dialect.literals, (*dialect.comments, *dialect.wild_comments)
+    if is_sure and draw(st.booleans()):
+        literals, comments = {**dialect.tame, **dialect.escapes}, dialect.comments
+    elif is_sure:
+        literals = {**dialect.tame, **dialect.wild}
+    value = st.sampled_from(sorted(literals)).flatmap(lambda kind: st.sampled_from(literals[kind]))
     space = st.sampled_from([" ", " ", " ", "\n", "\t ", "  "])
-    between = space | st.sampled_from(dialect.comments).map(lambda text: f" {text} ") if comments else space
+    between = space | st.sampled_from(comments).map(lambda text: f" {text} ")
     words = draw(st.sampled_from(_CASES))
 
     def several(most: int) -> list[str]:

@@ -42,16 +42,16 @@ def survivors(text: str, dialect: Dialect) -> list[str]:
     return [*marks, *(token.text for token in tokenize(text, read=dialect.name) if token.token_type in LITERAL_TOKENS)]
 
 
-def cases(*, with_lists: bool = True) -> st.SearchStrategy[tuple[Dialect, Shape, str]]:
+def cases(*, with_lists: bool = True, is_sure: bool = True) -> st.SearchStrategy[tuple[Dialect, Shape, str]]:
     """A dialect, a shape of it, and a rendering of that."""
     return st.sampled_from(DIALECTS).flatmap(
         lambda dialect: shapes(dialect, with_lists=with_lists).flatmap(
-            lambda shape: st.tuples(st.just(dialect), st.just(shape), texts(dialect, shape))
+            lambda shape: st.tuples(st.just(dialect), st.just(shape), texts(dialect, shape, is_sure=is_sure))
         )
     )
 
 
-@given(case=cases())
+@given(case=cases(is_sure=False))
 def test_no_literal_survives(case: tuple[Dialect, Shape, str]) -> None:
     dialect, _, text = case
     assert survivors(text, dialect) != []  # there is something to lose
@@ -73,7 +73,7 @@ def test_the_form_without_lists_has_the_same_words_and_signs(case: tuple[Dialect
     assert [each.lower() for each in structure(form, dialect)] == expected
 
 
-@given(case=cases(), data=st.data())
+@given(case=cases(is_sure=False), data=st.data())
 def test_nothing_of_a_literal_survives_a_cut(case: tuple[Dialect, Shape, str], data: st.DataObject) -> None:
     dialect, _, text = case
     cut = text[: data.draw(st.integers(0, len(text)))]
@@ -107,7 +107,7 @@ def test_another_shape_has_another_fingerprint(case: tuple[Dialect, Shape, str],
 _NASTY = st.text(st.sampled_from("ab ?1.5'\"`\\$-/*#!+=<(),:;@\nENexU&\ud800\x02\x03é"), max_size=40)
 
 
-@given(case=cases(), data=st.data())
+@given(case=cases(is_sure=False), data=st.data())
 def test_what_is_redacted_stays_as_it_is_whatever_was_done_to_the_text(
     case: tuple[Dialect, Shape, str], data: st.DataObject
 ) -> None:
@@ -121,7 +121,7 @@ def test_what_is_redacted_stays_as_it_is_whatever_was_done_to_the_text(
         assert redactor(once[0], is_whole=False) == once
 
 
-@given(case=cases(), data=st.data())
+@given(case=cases(is_sure=False), data=st.data())
 def test_a_text_that_was_damaged_has_no_literal_that_another_reader_sees(
     case: tuple[Dialect, Shape, str], data: st.DataObject
 ) -> None:
@@ -161,7 +161,7 @@ def test_a_redactor_that_loses_a_word_or_a_sign_is_caught(dialect: Dialect) -> N
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=str)
 def test_a_comment_that_is_left_in_is_caught(dialect: Dialect) -> None:
-    for comment in dialect.comments:
+    for comment in (*dialect.comments, *dialect.wild_comments):
         assert survivors(f"SELECT ? {comment.replace('{m}', MARKS[0])}", dialect) != []
         assert not re.search(
             "|".join(MARKS), LITERALS[dialect.name](comment.replace("{m}", MARKS[0]), is_whole=True)[0]
