@@ -26,9 +26,9 @@ _MYSQL_SIGNS = re.compile(_SIGNS.format(run="<>=!|&^~:%+-"), re.VERBOSE)
 _POSTGRES_SIGNS = re.compile(_SIGNS.format(run=r"<>=!|&^~:%\#@+-"), re.VERBOSE)
 _PARAMETER = re.compile(r"\$(?<![\w$]\$)[0-9]+")
 _WORD_VALUE = re.compile(
-    r"[ntf](?<![\w.@$][ntf])(?<!\bis [ntf])(?<!\bnot [ntf])(?:(?<=n)ull|(?<=t)rue|(?<=f)alse)(?![\w.$])"
+    r"[ntf](?<![^ ][ntf])(?<!\bis [ntf])(?<!\bnot [ntf])(?:(?<=n)ull|(?<=t)rue|(?<=f)alse)(?=[ ;]|\Z)"
 )
-_INTRODUCER = re.compile(r"_(?<![\w$]_)[a-z0-9]{2,20} (?=\?)")  # _utf8mb4'x' is one value of MySQL, like N'x'
+_INTRODUCER = re.compile(r"_(?<![^ ]_)[a-z0-9]{2,20} (?=\?)")  # _utf8mb4'x' is one value of MySQL, like N'x'
 # The servers take -5 for one value where no other value stands before it.
 _SIGN_OF_VALUE = re.compile(r"[+-] (?:[+-] ){0,9}(?=\?)")
 _BEFORE_VALUE = re.compile(
@@ -38,8 +38,9 @@ _BEFORE_VALUE = re.compile(
 _BEFORE_CHARACTERS = 16  # the longest of these words, and some
 _TIDY = (
     *(("( ", "("), (" )", ")"), (" ,", ","), (" ;", ";"), (". ", "."), (" .", ".")),
-    *((" :: ", "::"), ("[ ", "["), (" ]", "]"), (" [", "[")),
+    *(("[ ", "["), (" ]", "]"), (" [", "[")),
 )
+_CAST = re.compile(r""" ::[ ](?<=[\w?)\]"][ ]::[ ])(?=[\w"])""")
 _PLAIN_LISTS = (
     ("in (", re.compile(r"in \((?<!\win \()\?[?, ]*(?=\)|\Z)"), "in (?"),
     ("array[", re.compile(r"array\[\?[?, ]*(?=\]|\Z)"), "array[?"),
@@ -57,8 +58,9 @@ _ITEM = re.compile(
 
 def normal_form(text: str, *, quote: str) -> str:
     """The form of a text without literals and comments; `quote` stands around its names: " (PostgreSQL) or `."""
+    text = text.replace("/**/", " ")
     names: list[str] = []
-    if quote in text:
+    if quote in text and text.count(quote) % 2 == 0:
         parts = text.split(quote)
         names = parts[1::2]
         text = f" {quote} ".join(parts[::2])
@@ -71,9 +73,11 @@ def normal_form(text: str, *, quote: str) -> str:
     text = _without_values(" ".join(text.split()), quote)
     for found, tidied in _TIDY:
         text = text.replace(found, tidied)
+    if "::" in text:
+        text = _CAST.sub("::", text)
     if names:
         text = _with_names(text, names, quote)
-    return _with_short_lists(text).strip("; ")
+    return _with_short_lists(text).strip().rstrip("; ")
 
 
 def digest(form: str) -> str:
@@ -134,4 +138,5 @@ def _kinds(text: str, place: int) -> tuple[dict[str, None], int]:
         if not text.startswith(",", end):
             return kinds, end
         place = end + len(", ")
-    return kinds, (len(text) if kinds and text.find(")", place) < 0 else end)
+    is_cut = kinds and text.find(")", place) < 0 and text.find("*/", place) < 0
+    return kinds, (len(text) if is_cut else end)

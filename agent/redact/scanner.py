@@ -8,6 +8,7 @@ as one literal, unless the other reading is impossible: too much is masked and n
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from itertools import pairwise
 
 Pieces = list[str]  # in their order; "" is a literal, and so are several "" in a row
@@ -19,7 +20,18 @@ _EXPONENT = r"(?:(?<=[0-9.][eE])[+-][0-9]+)?"
 _QUOTED = "|".join(rf"{quote}[^'\"`\\*]*{quote}" for quote in "'\"`")
 _BODY = rf"(?![^*]*--)[^'\"`\\\#*]*(?:(?:{_QUOTED})[^'\"`\\\#*]*){{0,50}}\*/"
 _OPENER = re.compile(r"/\*(?:[Mm]?![0-9]{0,6}|\+)")
-_LAST = "\n\x03"  # put behind a text, it comes back as a piece unless something was left open
+
+
+_NO_COMMENT = "/**/"
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialect:
+    """`comments`: how they begin; `code`: one that is executed or a hint, the whole of it."""
+
+    scanner: re.Pattern[str]
+    comments: tuple[str, ...]
+    code: re.Pattern[str]
 
 
 def _scanner(*, word: str, plain: str, prefixes: str, number: str, literal: str, kept: str) -> re.Pattern[str]:
@@ -28,13 +40,13 @@ def _scanner(*, word: str, plain: str, prefixes: str, number: str, literal: str,
         rf"""
             0(?<![{word}]0)[xX][{word}]*
             | [0-9](?<![{word}][0-9]){number}[{word}.]*{_EXPONENT}
-            | \.(?<![{word}`"\])]\.)[0-9][{word}.]*{_EXPONENT}
+            | \.(?<![{word}`"\])?]\.)[0-9][{word}.]*{_EXPONENT}
             | [{prefixes}](?<![{word}][{prefixes}])'[^']*(?:'|\Z)
             | '[^']*(?:'|\Z)
             | {literal}
             | (
                 # what is kept, but N of N'x' and the point of .5 belong to their literals
-                [{plain}]+(?!'(?<=[{prefixes}]')|[0-9](?<=[^{word}`"\])]\.[0-9]))
+                [{plain}]+(?!'(?<=[{prefixes}]')|[0-9](?<=[^{word}`"\])?]\.[0-9]))
                 | (?<=[{word}])[0-9]+
                 | {kept}
                 | [^0-9]
@@ -44,7 +56,7 @@ def _scanner(*, word: str, plain: str, prefixes: str, number: str, literal: str,
     )
 
 
-_MYSQL = _scanner(
+_MYSQL_SCANNER = _scanner(
     word=_LETTERS + "0-9$",
     plain=_PLAIN + "$",
     prefixes="nNxXbB",
@@ -58,10 +70,10 @@ _MYSQL = _scanner(
         `[^`]*`
         | [0-9]+[{_LETTERS}$]
         | /\*(?:[Mm]?!|\+){_BODY} | /\*.*?(?:\*/|\Z)
-        | \#[^\n]* | --(?=[\x00-\x20\x7f]|\Z)[^\n]*
+        | \#[^\n]* | --(?=[\x00-\x20\x7f])[^\n]*
     """,
 )
-_POSTGRES = _scanner(
+_POSTGRES_SCANNER = _scanner(
     word=_LETTERS + "0-9$",
     plain=_PLAIN + r"\#",
     prefixes="eEnNxXbB",
@@ -78,24 +90,27 @@ _POSTGRES = _scanner(
 )
 
 
-def _scan(scanner: re.Pattern[str], text: str) -> Pieces:
-    found: Pieces = scanner.findall(text)
-    if "/*" in text or "--" in text or (scanner is _MYSQL and "#" in text):
-        return _without_comments(scanner, found)
+_MYSQL = _Dialect(_MYSQL_SCANNER, ("/*", "--", "#"), re.compile(rf"/\*(?:[Mm]?!|\+){_BODY}", re.VERBOSE))
+_POSTGRES = _Dialect(_POSTGRES_SCANNER, ("/*", "--"), re.compile(rf"/\*\+{_BODY}", re.VERBOSE))
+
+
+def _scan(dialect: _Dialect, text: str) -> Pieces:
+    found: Pieces = dialect.scanner.findall(text)
+    if any(sign in text for sign in dialect.comments):
+        return _without_comments(dialect, found)
     return found
 
 
-def _without_comments(scanner: re.Pattern[str], found: Pieces) -> Pieces:
+def _without_comments(dialect: _Dialect, found: Pieces) -> Pieces:
     """A comment becomes a space; of one that may be executed only the literals go."""
-    signs = ("/*", "--", "#") if scanner is _MYSQL else ("/*", "--")
     pieces = []
     for piece in found:
-        if not piece.startswith(signs):
+        if not piece.startswith(dialect.comments):
             pieces.append(piece)
-        elif (opener := _OPENER.match(piece)) and piece.endswith("*/"):
-            pieces += [opener[0], *scanner.findall(piece[opener.end() : -2]), "*/"]
+        elif (opener := _OPENER.match(piece)) and dialect.code.fullmatch(piece):
+            pieces += [opener[0], *dialect.scanner.findall(piece[opener.end() : -2]), "*/"]
         else:
-            pieces.append(" ")
+            pieces.append(_NO_COMMENT if pieces and pieces[-1] == "-" else " ")  # or -- would become one with a space
     return pieces
 
 
@@ -104,6 +119,7 @@ def _without_comments(scanner: re.Pattern[str], found: Pieces) -> Pieces:
 # Escaped characters are covered for the scanner, each as long as it was, so that it need not know escapes.
 _COVERS = (("\\\\", "\x02\x02"), ("\\'", "\x02\x03"), ('\\"', "\x02\x04"))
 _NEAR = 300
+_LAST = "\n\x03"  # put behind a text, it comes back as a piece unless something was left open
 # In some character sets of clients (GBK, SJIS, Big5) these are the second half of a character.
 _HALF_CHARACTER = re.compile(r"\ufffd[\\`]")
 _UNKNOWN_END = re.compile(rf"/\*(?:[Mm]?!|\+)(?!{_BODY})", re.VERBOSE)
@@ -173,7 +189,9 @@ def _has_backslash_outside(pieces: Pieces) -> bool:
 
 _NESTING = re.compile(r"/\*|\*/")
 _TAG = re.compile(rf"\$(?:[{_LETTERS}][{_LETTERS}0-9]*)?\$")
-_BEHIND_WORD = re.compile(rf"(?<=[{_LETTERS}0-9$])")
+_WORD_BEFORE = re.compile(rf"[{_LETTERS}0-9$]*\Z")
+_WORD_BEHIND = re.compile(rf"[{_LETTERS}0-9$]*")
+_LONGEST_NAME = 70
 _STOP = re.compile(r"['\\]")
 
 
@@ -192,7 +210,7 @@ def _stepwise(text: str) -> Pieces:
     """For what the scanner alone does not find the end of: E'' with escapes, $tag$ quotes, comments in comments."""
     pieces: Pieces = []
     place = 0
-    while found := _POSTGRES.match(text, place):
+    while found := _POSTGRES.scanner.match(text, place):
         start, place, piece = place, found.end(), found[1]
         if piece is None:
             pieces.append("")
@@ -200,25 +218,34 @@ def _stepwise(text: str) -> Pieces:
                 place = _end_of_escaped(text, start + 2)
             elif text[place - 1] == "'" and _is_escaped(text, start, place - 1):
                 break  # where standard_conforming_strings is off, it goes on
-        elif piece == "$" and (tag := _TAG.match(text, start)) and not _BEHIND_WORD.match(text, start):
+        elif piece == "$" and (tag := _TAG.match(text, start)) and not _is_in_name(text, start):
             pieces.append("")
-            end = text.find(tag[0], tag.end())
-            place = len(text) if end < 0 else end + len(tag[0])
-        elif piece.startswith("/*") and not _is_hint(piece):
-            pieces.append(" ")
+            place = _end_of_dollars(text, tag)
+        elif piece.startswith("/*") and not _POSTGRES.code.fullmatch(piece):
+            pieces += _without_comments(_POSTGRES, [*pieces[-1:], "/*"])[-1:]
             place = _end_of_comment(text, start)
         else:
             pieces += _without_comments(_POSTGRES, [piece])
     return pieces
 
 
-def _is_hint(piece: str) -> bool:
-    return piece.startswith("/*+") and piece.count("/*") == 1
+def _is_in_name(text: str, place: int) -> bool:
+    """A dollar may stand in a name, but not at its beginning; behind a parameter ($1) it is none of it."""
+    word = _WORD_BEFORE.search(text, max(0, place - _LONGEST_NAME), place)
+    return word is not None and word[0][:1] not in {"", "$"}
 
 
 def _is_escaped(text: str, start: int, place: int) -> bool:
     before = text[start:place]
     return (len(before) - len(before.rstrip("\\"))) % 2 == 1
+
+
+def _end_of_dollars(text: str, tag: re.Match[str]) -> int:
+    end = text.find(tag[0], tag.end())
+    if end < 0:
+        return len(text)
+    found = _WORD_BEHIND.match(text, end + len(tag[0]))  # none in SQL; what stood there would look like a name's rest
+    return found.end() if found else len(text)
 
 
 def _end_of_escaped(text: str, place: int) -> int:
