@@ -24,11 +24,13 @@ _SIGNS = r"""
 """
 _MYSQL_SIGNS = re.compile(_SIGNS.format(run="<>=!|&^~:%+-"), re.VERBOSE)
 _POSTGRES_SIGNS = re.compile(_SIGNS.format(run=r"<>=!|&^~:%\#@+-"), re.VERBOSE)
-_PARAMETER = re.compile(r"\$(?<![\w$]\$)[0-9]+")
+_PARAMETER = re.compile(r"\$(?<![\w$]\$)[0-9]+(?:\$[0-9]+){0,9}")
 _WORD_VALUE = re.compile(
     r"[ntf](?<![^ ][ntf])(?<!\bis [ntf])(?<!\bnot [ntf])(?:(?<=n)ull|(?<=t)rue|(?<=f)alse)(?=[ ;]|\Z)"
 )
-_INTRODUCER = re.compile(r"_(?<![^ ]_)[a-z0-9]{2,20} (?=\?)")  # _utf8mb4'x' is one value of MySQL, like N'x'
+_INTRODUCER = re.compile(
+    r"_(?<![^ ]_)[a-z0-9]{2,20} (?:_[a-z0-9]{2,20} ){0,9}(?=\?)"
+)  # _utf8mb4'x' is one value of MySQL, like N'x'
 # The servers take -5 for one value where no other value stands before it.
 _SIGN_OF_VALUE = re.compile(r"[+-] (?:[+-] ){0,9}(?=\?)")
 _BEFORE_VALUE = re.compile(
@@ -37,10 +39,12 @@ _BEFORE_VALUE = re.compile(
 )
 _BEFORE_CHARACTERS = 16  # the longest of these words, and some
 _TIDY = (
-    *(("( ", "("), (" )", ")"), (" ,", ","), (" ;", ";"), (". ", "."), (" .", ".")),
+    *(("( ", "("), (" )", ")"), (" ,", ","), (" ;", ";"), (" .", ".")),
     *(("[ ", "["), (" ]", "]"), (" [", "[")),
 )
+_POINT = re.compile(r"\. (?![0-9])")
 _CAST = re.compile(r""" ::[ ](?<=[\w?)\]"][ ]::[ ])(?=[\w"])""")
+_NUMBERS = {quote: re.compile(f"{quote}([0-9]+){quote}") for quote in '"`'}
 _PLAIN_LISTS = (
     ("in (", re.compile(r"in \((?<!\win \()\?[?, ]*(?=\)|\Z)"), "in (?"),
     ("array[", re.compile(r"array\[\?[?, ]*(?=\]|\Z)"), "array[?"),
@@ -59,11 +63,9 @@ _ITEM = re.compile(
 def normal_form(text: str, *, quote: str) -> str:
     """The form of a text without literals and comments; `quote` stands around its names: " (PostgreSQL) or `."""
     text = text.replace("/**/", " ")
-    names: list[str] = []
+    names: dict[str, int] = {}
     if quote in text and text.count(quote) % 2 == 0:
-        parts = text.split(quote)
-        names = parts[1::2]
-        text = f" {quote} ".join(parts[::2])
+        text = _with_numbers(text, names, quote)
     text = text.lower()
     if quote == '"' and "$" in text:
         text = _PARAMETER.sub("?", text)
@@ -73,11 +75,15 @@ def normal_form(text: str, *, quote: str) -> str:
     text = _without_values(" ".join(text.split()), quote)
     for found, tidied in _TIDY:
         text = text.replace(found, tidied)
+    if ". " in text:
+        text = _POINT.sub(".", text)
     if "::" in text:
         text = _CAST.sub("::", text)
+    text = _with_short_lists(text)
     if names:
-        text = _with_names(text, names, quote)
-    return _with_short_lists(text).strip().rstrip("; ")
+        by_number = list(names)
+        text = _NUMBERS[quote].sub(lambda found: f"{quote}{by_number[int(found[1])]}{quote}", text)
+    return text.strip().rstrip("; ")
 
 
 def digest(form: str) -> str:
@@ -102,9 +108,11 @@ def _unsigned(found: re.Match[str]) -> str:
     return "" if is_own else found[0][:2]
 
 
-def _with_names(text: str, names: list[str], quote: str) -> str:
+def _with_numbers(text: str, names: dict[str, int], quote: str) -> str:
+    """Each name becomes its number, so that what is done to the text is not done to names."""
     parts = text.split(quote)
-    parts[1:] = [f"{quote}{name}{quote}{part}" for name, part in zip(names, parts[1:], strict=True)]
+    for place in range(1, len(parts), 2):
+        parts[place] = f" {quote}{names.setdefault(parts[place], len(names))}{quote} "
     return "".join(parts)
 
 

@@ -145,6 +145,10 @@ def mysql(text: str, *, is_whole: bool) -> Pieces:
         others = [reading for reading in (text, names_in_double_quotes) if reading != covered]
         if _has_backslash_outside(pieces) or any(_may_be(other, first, pieces, can_end=can_end) for other in others):
             pieces = [*_scan(_MYSQL, covered[:first]), ""]
+    return _uncovered(pieces)
+
+
+def _uncovered(pieces: Pieces) -> Pieces:
     if "\x02" in "".join(pieces):
         for escape, cover in _COVERS:
             pieces = [piece.replace(cover, escape) for piece in pieces]
@@ -162,7 +166,7 @@ def _may_be(other: str, first: int, pieces: Pieces, *, can_end: bool) -> bool:
     if _UNKNOWN_END.search(other):
         return True
     found, is_closed = _read(other)
-    if _has_backslash_outside(found) or found == pieces:
+    if _has_backslash_outside(found) or _uncovered(found) == _uncovered(pieces):
         return False
     return is_closed or not can_end
 
