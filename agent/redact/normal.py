@@ -24,13 +24,13 @@ _SIGNS = r"""
 """
 _MYSQL_SIGNS = re.compile(_SIGNS.format(run="<>=!|&^~:%+-"), re.VERBOSE)
 _POSTGRES_SIGNS = re.compile(_SIGNS.format(run=r"<>=!|&^~:%\#@+-"), re.VERBOSE)
-_PARAMETER = re.compile(r"\$(?<![\w$]\$)[0-9]+(?:\$[0-9]+){0,9}")
+_PARAMETER = re.compile(r"\$(?<![\w$\x80-\U0010ffff]\$)[0-9]+(?:\$[0-9]+){0,9}")
 _WORD_VALUE = re.compile(
     r"[ntf](?<![^ ][ntf])(?<!\bis [ntf])(?<!\bnot [ntf])(?:(?<=n)ull|(?<=t)rue|(?<=f)alse)(?=[ ;]|\Z)"
 )
-_INTRODUCER = re.compile(
-    r"_(?<![^ ]_)[a-z0-9]{2,20} (?:_[a-z0-9]{2,20} ){0,9}(?=\?)"
-)  # _utf8mb4'x' is one value of MySQL, like N'x'
+_NULL_OF_MYSQL = re.compile(r"\\N(?![0-9A-Za-z_$\x80-\U0010ffff])")
+# _utf8mb4'x' is one value of MySQL, like N'x'.
+_INTRODUCER = re.compile(r"_(?<![^ ]_)[a-z0-9]{2,20} (?:_[a-z0-9]{2,20} ){0,9}(?=\?)")
 # The servers take -5 for one value where no other value stands before it.
 _SIGN_OF_VALUE = re.compile(r"[+-] (?:[+-] ){0,9}(?=\?)")
 _BEFORE_VALUE = re.compile(
@@ -63,6 +63,8 @@ _ITEM = re.compile(
 def normal_form(text: str, *, quote: str) -> str:
     """The form of a text without literals and comments; `quote` stands around its names: " (PostgreSQL) or `."""
     text = text.replace("/**/", " ")
+    if quote == "`" and "\\" in text:
+        text = _NULL_OF_MYSQL.sub(" NULL", text)
     names: dict[str, int] = {}
     if quote in text and text.count(quote) % 2 == 0:
         text = _with_numbers(text, names, quote)
