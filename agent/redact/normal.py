@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+from agent.redact.characters import WORD, any_of
+
 DIGEST_CHARACTERS = 32
 
 # Each pattern begins with what the engine can look for quickly, and looks behind from there.
@@ -24,11 +26,11 @@ _SIGNS = r"""
 """
 _MYSQL_SIGNS = re.compile(_SIGNS.format(run="<>=!|&^~:%+-"), re.VERBOSE)
 _POSTGRES_SIGNS = re.compile(_SIGNS.format(run=r"<>=!|&^~:%\#@+-"), re.VERBOSE)
-_PARAMETER = re.compile(r"\$(?<![\w$\x80-\U0010ffff]\$)[0-9]+(?:\$[0-9]+){0,9}")
+_PARAMETER = re.compile(rf"\$(?<!{any_of(WORD)}\$)[0-9]+(?:\$[0-9]+){{0,9}}")
 _WORD_VALUE = re.compile(
     r"[ntf](?<![^ ][ntf])(?<!\bis [ntf])(?<!\bnot [ntf])(?:(?<=n)ull|(?<=t)rue|(?<=f)alse)(?=[ ;]|\Z)"
 )
-_NULL_OF_MYSQL = re.compile(r"\\N(?![0-9A-Za-z_$\x80-\U0010ffff])")
+_NULL_OF_MYSQL = re.compile(rf"\\N(?!{any_of(WORD)})")
 # _utf8mb4'x' is one value of MySQL, like N'x'.
 _INTRODUCER = re.compile(r"_(?<![^ ]_)[a-z0-9]{2,20} (?:_[a-z0-9]{2,20} ){0,9}(?=\?)")
 # The servers take -5 for one value where no other value stands before it.

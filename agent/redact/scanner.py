@@ -8,13 +8,16 @@ as one literal, unless the other reading is impossible: too much is masked and n
 from __future__ import annotations
 
 import re
+import string
 from dataclasses import dataclass
 from itertools import pairwise
 
+from agent.redact.characters import LETTERS, WORD, any_of, none_of
+
 Pieces = list[str]  # in their order; "" is a literal, and so are several "" in a row
 
-_LETTERS = r"A-Za-z_\x80-\U0010ffff"
-_PLAIN = _LETTERS + r"\ \t\n\r\f\v(),.;*=<>!+%|&^~:?@\[\]{}"  # no quotes, no digits, nothing that begins a comment
+# Without quotes, digits, and what may begin a comment.
+_PLAIN = LETTERS + " \t\n\r\f\v(),.;*=<>!+%|&^~:?@[]{}"
 _EXPONENT = r"(?:(?<=[0-9.][eE])[+-][0-9]+)?"
 # The rest of a comment that may be executed, or of a hint, when it ends at the same place for whoever skips it.
 _QUOTED = "|".join(rf"{quote}[^'\"`\\*]*{quote}" for quote in "'\"`")
@@ -34,20 +37,22 @@ class _Dialect:
     code: re.Pattern[str]
 
 
-def _scanner(*, word: str, plain: str, prefixes: str, number: str, literal: str, kept: str) -> re.Pattern[str]:
+def _scanner(*, plain: str, prefixes: str, number: str, literal: str, kept: str) -> re.Pattern[str]:
     # No group is repeated without a bound: each turn of one costs memory, and a text may be one run of such turns.
+    before_point = WORD + '`"])?'  # the point behind these is no number's
+    word, digits = any_of(WORD), rf"{any_of(WORD + '.')}*{_EXPONENT}"
     return re.compile(
         rf"""
-            0(?<![{word}]0)[xX][{word}]*
-            | [0-9](?<![{word}][0-9]){number}[{word}.]*{_EXPONENT}
-            | \.(?<![{word}`"\])?]\.)[0-9][{word}.]*{_EXPONENT}
-            | [{prefixes}](?<![{word}][{prefixes}])'[^']*(?:'|\Z)
+            0(?<!{word}0)[xX]{word}*
+            | [0-9](?<!{word}[0-9]){number}{digits}
+            | \.(?<!{any_of(before_point)}\.)[0-9]{digits}
+            | [{prefixes}](?<!{word}[{prefixes}])'[^']*(?:'|\Z)
             | '[^']*(?:'|\Z)
             | {literal}
             | (
                 # what is kept, but N of N'x' and the point of .5 belong to their literals
-                [{plain}]+(?!'(?<=[{prefixes}]')|[0-9](?<=[^{word}`"\])?]\.[0-9]))
-                | (?<=[{word}])[0-9]+
+                {any_of(plain)}+(?!'(?<=[{prefixes}]')|[0-9](?<={none_of(before_point)}\.[0-9]))
+                | (?<={word})[0-9]+
                 | {kept}
                 | [^0-9]
             )
@@ -57,10 +62,9 @@ def _scanner(*, word: str, plain: str, prefixes: str, number: str, literal: str,
 
 
 _MYSQL_SCANNER = _scanner(
-    word=_LETTERS + "0-9$",
     plain=_PLAIN + "$",
     prefixes="nNxXbB",
-    number=r"(?![0-9]*[ac-df-wyzAC-DF-WYZ_$\x80-\U0010ffff])",  # 2024_orders is a name
+    number=f"(?![0-9]*{any_of(''.join(set(WORD) - set('0123456789bBeExX')))})",  # 2024_orders is a name
     literal=rf"""
         "[^"]*(?:"|\Z)
         | `(?![^`]{{0,256}}`)[^`]*(?:`|\Z)
@@ -68,14 +72,13 @@ _MYSQL_SCANNER = _scanner(
     """,
     kept=rf"""
         `[^`]*`
-        | [0-9]+[{_LETTERS}$]
+        | [0-9]+{any_of(LETTERS + "$")}
         | /\*(?:[Mm]?!|\+){_BODY} | /\*.*?(?:\*/|\Z)
         | \#[^\n]* | --(?=[\x00-\x20\x7f])[^\n]*
     """,
 )
 _POSTGRES_SCANNER = _scanner(
-    word=_LETTERS + "0-9$",
-    plain=_PLAIN + r"\#",
+    plain=_PLAIN + "#",
     prefixes="eEnNxXbB",
     number="",
     literal=r"""
@@ -88,8 +91,6 @@ _POSTGRES_SCANNER = _scanner(
         | --[^\n\r]*
     """,
 )
-
-
 _MYSQL = _Dialect(_MYSQL_SCANNER, ("/*", "--", "#"), re.compile(rf"/\*(?:[Mm]?!|\+){_BODY}", re.VERBOSE))
 _POSTGRES = _Dialect(_POSTGRES_SCANNER, ("/*", "--"), re.compile(rf"/\*\+{_BODY}", re.VERBOSE))
 
@@ -192,9 +193,9 @@ def _has_backslash_outside(pieces: Pieces) -> bool:
 # -- PostgreSQL ------------------------------------------------------------------------------------------------------
 
 _NESTING = re.compile(r"/\*|\*/")
-_TAG = re.compile(rf"\$(?:[{_LETTERS}][{_LETTERS}0-9]*)?\$")
-_WORD_BEFORE = re.compile(rf"[{_LETTERS}0-9$]*\Z")
-_WORD_BEHIND = re.compile(rf"[{_LETTERS}0-9$]*")
+_TAG = re.compile(rf"\$(?:{any_of(LETTERS)}{any_of(LETTERS + string.digits)}*)?\$")
+_WORD_BEFORE = re.compile(rf"{any_of(WORD)}*\Z")
+_WORD_BEHIND = re.compile(rf"{any_of(WORD)}*")
 _LONGEST_NAME = 70
 _STOP = re.compile(r"['\\]")
 
