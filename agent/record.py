@@ -32,7 +32,11 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One slow query: an execution (MySQL) or a statement over a window (PostgreSQL). Datetimes are aware UTC."""
+    """One slow query: an execution (MySQL) or a statement over a window (PostgreSQL). Datetimes are aware UTC.
+
+    `fingerprint`: the same for the same statement with other values; a digest of the text as agent/redact normalises
+    it, or of the queryid when there is no text.
+    """
 
     id: str
     source: str
@@ -45,6 +49,7 @@ class Record:
     user_host: str
     start_time: datetime
     collected_at: datetime
+    fingerprint: str
     text_sha256: str | None = None
     window: Window | None = None
     start_time_confidence: str | None = None
@@ -68,6 +73,7 @@ def to_wire(record: Record) -> bytes:
         "user_host": _name(record.user_host),
         "start_time": record.start_time,
         "collected_at": record.collected_at,
+        "fingerprint": record.fingerprint,
     }
     if record.text_sha256 is not None:
         fields["text_truncated"] = True

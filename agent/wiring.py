@@ -95,7 +95,7 @@ def make_source(
     step = (pulse or Pulse(thread_of(name), clock)).beat
     watch = config.watch(name)
     db = watch.db_config if may_rotate else watch.db_config.model_copy(update={"rotate": False})
-    settings = SourceSettings(watch=name, db=db, port=watch.port, step=step)
+    settings = SourceSettings(watch=name, db=db, port=watch.port, step=step, redact=config.redact)
     return sources.find(watch.db_type)(settings, clock)
 
 

@@ -135,15 +135,6 @@ def postgres17() -> Iterator[WatchedPostgres]:
 
 
 @pytest.fixture(scope="session")
-def postgres17() -> Iterator[WatchedPostgres]:
-    """It is skipped, in CI too, where it is not installed beside."""
-    found = [path for path in system_bin_dirs() if path.parent.name == "17"]
-    if not found:
-        pytest.skip("there is no PostgreSQL 17 in /usr/lib/postgresql")
-    yield from _postgres(found[0])
-
-
-@pytest.fixture(scope="session")
 def postgres18() -> Iterator[WatchedPostgres]:
     """The one from the wheel."""
     try:

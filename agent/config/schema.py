@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from agent.redact import Level
+
 DEFAULT = "default"  # the name of the single pair db_type and db_config
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}(?<!\.db_config)")  # see places.path_of
 MIN_SQL_TEXT_BYTES = 1_024  # the anchor of a slow log row takes this much of its text
@@ -139,7 +141,7 @@ class Config(_Section):
     collection_interval: Interval = 300
     data_dir: Path = Path("data")
     outbox: OutboxConfig = OutboxConfig()
-    redact: Literal["secrets"] = "secrets"
+    redact: Level = "secrets"
     remote_config: Literal["safe", "any", "off"] = "safe"
     log: LogConfig = LogConfig()
 

@@ -11,6 +11,7 @@ from typing import Protocol
 from agent.clock import Clock
 from agent.config.schema import DbConfig
 from agent.record import Record
+from agent.redact import Level
 from storage.envelope import Gap
 
 BOOKMARK_LOST = "bookmark_lost"  # reason of the gap that `skip` tells
@@ -39,13 +40,15 @@ def _nobody_asks(doing: str, at_most_s: float) -> None:
 class SourceSettings:
     """What a source is made of. `watch`: the name of the watch it reads for, part of the ids of its records.
 
-    `step` is called before everything that may take long: what it is, and for how many seconds at most.
+    `step` is called before everything that may take long: what it is, and for how many seconds at most. `redact`: what
+    of the texts may leave; every source makes its records with a Redactor of this level.
     """
 
     watch: str
     db: DbConfig
     port: int
     step: Callable[[str, float], None] = _nobody_asks
+    redact: Level = "secrets"
 
 
 class Source(Protocol):

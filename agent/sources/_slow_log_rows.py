@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.record import Record
-from agent.redact import mask_secrets
+from agent.redact import Redactor
 from agent.sources._mysql_session import Row
 from agent.sources._slow_log_place import identity
 from agent.sources._slow_log_times import Window, Zone, starts
@@ -31,6 +31,7 @@ class Mapper:
     window: Window
     zone: Zone
     max_text_bytes: int
+    redactor: Redactor
     cutoff: float = 0.0
     cutoff_until: int = 0
 
@@ -47,11 +48,12 @@ class Mapper:
 
     def _record(self, row: Row, salt: bytes, position: int, start: datetime, confidence: str) -> Record:
         _stamp, user_host, query_time, lock_time, rows_sent, rows_examined, db, _thread, text, whole = row
+        sql_text, fingerprint = self.redactor(self._text(text or b"", cut=whole is not None), is_whole=whole is None)
         return Record(
             # What was read, never what was made of it: the same row has the same id whenever it is read.
             id=hashlib.sha256(b"%b%d\0%b" % (salt, position, identity(row))).hexdigest(),
             source=KIND,
-            sql_text=mask_secrets(self._text(text or b"", cut=whole is not None)),
+            sql_text=sql_text,
             query_time_s=seconds(query_time),
             lock_time_s=seconds(lock_time),
             rows_sent=int(rows_sent or 0),
@@ -60,6 +62,7 @@ class Mapper:
             user_host=(user_host or b"").decode("utf-8", "replace"),
             start_time=start,
             collected_at=self.collected_at,
+            fingerprint=fingerprint,
             text_sha256=whole.split(b" ", 1)[1].decode("ascii") if whole is not None else None,
             start_time_confidence=confidence,
         )

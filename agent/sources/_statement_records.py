@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.record import Record, Window
-from agent.redact import mask_secrets
+from agent.redact import Redactor, fingerprint_of_queryid
 from agent.sources._statement_counters import Delta, Key
 
 
@@ -47,6 +47,7 @@ class Look:
     databases: Mapping[int, str]
     roles: Mapping[int, str]
     marker: str
+    redactor: Redactor
 
     def records(self, deltas: Sequence[Delta], texts: Texts) -> tuple[Record, ...]:
         """One record for each that is not our own."""
@@ -55,11 +56,17 @@ class Look:
 
     def _record(self, delta: Delta, found: Text) -> Record:
         userid, dbid, queryid, _ = delta.key
-        text = f"<text unavailable: {found.missing}> queryid {queryid}" if found.missing else found.sql
+        if found.missing:  # every look finds the same queryid for it
+            text, fingerprint = (
+                f"<text unavailable: {found.missing}> queryid {queryid}",
+                fingerprint_of_queryid(queryid),
+            )
+        else:
+            text, fingerprint = self.redactor(found.sql, is_whole=found.sha256 is None)
         return Record(
             id=self._id(delta),
             source=self.kind,
-            sql_text=mask_secrets(text, names_in_double_quotes=True),
+            sql_text=text,
             query_time_s=delta.mean_ms / 1000,
             lock_time_s=0.0,
             rows_sent=round(delta.rows / delta.calls),
@@ -68,6 +75,7 @@ class Look:
             user_host=_name(self.roles, userid, "role"),
             start_time=self.at,
             collected_at=self.at,
+            fingerprint=fingerprint,
             text_sha256=found.sha256,
             window=Window(
                 start=delta.since,

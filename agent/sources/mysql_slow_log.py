@@ -14,6 +14,7 @@ from contextlib import closing
 from agent.clock import Clock
 from agent.errors import SlowLogMissing, SlowLogNotGranted, SourceError
 from agent.record import Record
+from agent.redact import Redactor
 from agent.sources import BOOKMARK_LOST, Reading, SourceSettings
 from agent.sources._mysql_session import Row, Session, WritingSession
 from agent.sources._slow_log_place import LIVE, OLD, Counters, Place, decode, digest
@@ -49,6 +50,7 @@ class SlowLogTable:
         self._clock = clock
         self._tables = Tables(settings, connect)
         self._rotation = Rotation(settings, self._tables, connect_to_write)
+        self._redactor = Redactor(settings.redact, self.db_type)
         self._rows_a_statement = START_ROWS
         self._scan_s = 0.0  # how long the last statement took to come to its first row
 
@@ -164,6 +166,7 @@ class SlowLogTable:
             window=window,
             zone=Zone(session.utc_offset_s, session.is_mariadb),
             max_text_bytes=self._settings.db.max_sql_text_bytes,
+            redactor=self._redactor,
             cutoff=place.cutoff or 0.0,
             cutoff_until=place.cutoff_until,
         )

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from agent.clock import Clock
 from agent.errors import SetupError, SourceError
+from agent.redact import Redactor
 from agent.sources import BOOKMARK_LOST, Reading, SourceSettings
 from agent.sources._postgres_session import MARKER, Session
 from agent.sources._statement_bookmark import Bookmark, Opening, decode
@@ -54,6 +55,7 @@ class StatementStatistics:
         self._link: Link | None = None
         self._texts = TextReader(settings, clock, connect)
         self._last: tuple[bytes, Bookmark] = (b"", Bookmark())
+        self._redactor = Redactor(settings.redact, self.db_type)
 
     def check(self) -> None:
         """Connects and asks for the extension and the grant."""
@@ -131,6 +133,7 @@ class StatementStatistics:
             databases=of_the_server.databases(),
             roles=of_the_server.roles(),
             marker=MARKER,
+            redactor=self._redactor,
         )
         ahead = dict(opening.before.ahead)
         for start in range(0, len(slow), STATEMENTS_A_READING):

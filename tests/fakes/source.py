@@ -16,7 +16,7 @@ AT = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 def record(number: int, text: str = "SELECT 1") -> Record:
     """The row of that number."""
-    return Record(f"r{number}", "fake", text, 1.0, 0.0, 0, 0, "db", "user@host", AT, AT)
+    return Record(f"r{number}", "fake", text, 1.0, 0.0, 0, 0, "db", "user@host", AT, AT, "fp")
 
 
 class FakeSource:

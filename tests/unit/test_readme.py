@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import orjson
@@ -35,6 +35,7 @@ from agent.dev import backend
 from agent.dev.app import build_context, create_app
 from agent.dev.store import Store
 from agent.record import Record, Window, to_wire
+from agent.redact import Level, Redactor
 from agent.sources._slow_log_times import BOUNDED, EXACT, INFERRED
 from agent.sources._statement_servers import (
     CRASH_RESET,
@@ -165,9 +166,20 @@ def test_every_option_is_named_and_no_other() -> None:
     assert named == options | set(cli.context_settings["help_option_names"])
 
 
+def test_what_leaves_of_a_text_is_what_it_shows() -> None:
+    part = chapter("### What leaves of a text")
+    [head] = re.findall(r"^\| `redact` \|.*", part, flags=re.MULTILINE)
+    first, second = re.findall(r"`([A-Z][^`]*)`", head)
+    rows = {row[0].strip("| `"): [cell.strip("`") for cell in row[1:]] for row in table("`redact`", part)}
+    assert set(rows) == set(get_args(Level))
+    for level in get_args(Level):
+        redacted = [Redactor(level, "mysql")(text, is_whole=True)[0] for text in (first, second)]
+        assert rows[level] == ["as it was logged" if redacted[0] == first else redacted[0], redacted[1]]
+
+
 def test_every_field_of_a_record_is_named() -> None:
     window = Window(NOW, NOW, "new", 1, 1, 1, 1.0, 1.0)
-    record = Record("i", "s", "q", 0.0, 0.0, 0, 0, "d", "u", NOW, NOW, "x", window, "exact")
+    record = Record("i", "s", "q", 0.0, 0.0, 0, 0, "d", "u", NOW, NOW, "f", "x", window, "exact")
     delivered = chapter("## What is delivered")
     names = [*orjson.loads(to_wire(record)), EXACT, INFERRED, BOUNDED]
     assert [name for name in names if f"`{name}`" not in delivered] == []

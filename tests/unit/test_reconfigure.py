@@ -1,6 +1,7 @@
 """What could go wrong: a change is kept although the database refuses it, half of a change is kept, the old source is
-closed or replaced by a failed one, a stored file that was damaged kills the watch, a secret reaches the answer; with
-several databases: a change reaches another one, one that is tried holds up the others, of two at once one is forgotten.
+closed or replaced by a failed one, a stored file that was damaged kills the watch, a secret reaches the answer, the
+backend weakens the redaction; with several databases: a change reaches another one, one that is tried holds up the
+others, of two at once one is forgotten.
 """
 
 from __future__ import annotations
@@ -92,6 +93,24 @@ def test_what_makes_no_valid_configuration_is_refused_untried(tmp_path: Path, pa
     with pytest.raises(CommandRefused) as refused:
         bench.reconfiguration.accept(DEFAULT, params)
     assert (bench.sources, bench.stored, SECRET in str(refused.value)) == ([], {}, False)
+
+
+@pytest.mark.parametrize("mode", ["safe", "any"])
+@pytest.mark.parametrize(
+    "params",
+    [{"redact": "secrets"}, {"redact": "secrets", "heartbeat_interval": 5}, {"db_config": {"redact": "secrets"}}],
+)
+def test_the_backend_cannot_have_more_of_the_texts(tmp_path: Path, params: dict[str, object], mode: str) -> None:
+    bench = Bench(tmp_path, redact="fingerprint", remote_config=mode)
+    with pytest.raises(CommandRefused, match="redact"):
+        bench.reconfiguration.accept(params)
+    assert (bench.sources, bench.stored, bench.reconfiguration.config.redact) == ([], {}, "fingerprint")
+
+
+def test_a_source_that_is_made_for_a_change_redacts_as_before(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, redact="literals", remote_config="any")
+    bench.reconfiguration.accept({"db_config": {"max_sql_text_bytes": 2_000}})
+    assert [config.redact for config in bench.asked] == ["literals"]
 
 
 def test_switched_off_it_refuses_everything(tmp_path: Path) -> None:

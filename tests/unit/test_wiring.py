@@ -1,25 +1,30 @@
 """The parts put together, nothing of them running.
 
 What could go wrong: two watches share an inbox, a source, a bookmark, a pause or ids; a command reaches the wrong watch
-or no watch; a watch that hangs collects commands without end; an interval of one is taken for the other.
+or no watch; a watch that hangs collects commands without end; an interval of one is taken for the other,
+the level of redaction stays at its default on the way from the configuration to the source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from agent import wiring
+from agent import sources, wiring
+from agent.clock import Clock
 from agent.command_desk import PAUSED_NOTE
 from agent.commands import Command
 from agent.config.layers import Layers
-from agent.sources import Source
+from agent.config.schema import Config
+from agent.redact import Level
+from agent.sources import Source, SourceSettings
 from storage.envelope import Change
 from storage.outbox import Outbox
 from tests.fakes.clock import ManualClock
-from tests.fakes.manual import several_tree
+from tests.fakes.manual import config_tree, several_tree
 from tests.fakes.sink import FakeSink
 from tests.fakes.source import FakeSource
 
@@ -112,3 +117,16 @@ def test_a_watch_that_was_away_for_a_while_goes_on_where_it_was_and_a_renamed_on
     assert collected("orders") == 0
     assert collected("orders", "billing") == 0
     assert collected("orders", "invoices") == 10
+
+
+@pytest.mark.parametrize("level", get_args(Level))
+def test_a_source_is_told_how_to_redact(level: Level, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[SourceSettings] = []
+
+    def made(settings: SourceSettings, _: Clock) -> FakeSource:
+        told.append(settings)
+        return FakeSource()
+
+    monkeypatch.setattr(sources, "find", lambda _: made)
+    wiring.make_source(Config.model_validate(config_tree(redact=level)), "default", Clock())
+    assert [settings.redact for settings in told] == [level]

@@ -66,6 +66,8 @@ def test_what_decides_how_much_is_read_and_what_is_written_stays_with_this_host(
         ({"api_key": "x"}, "unknown: api_key"),
         ({"backend_url": "x", "heartbeat_interval": 1}, "unknown: backend_url"),
         ({"data_dir": "/", "remote_config": "any"}, "unknown: data_dir, remote_config"),
+        ({"redact": "secrets"}, "unknown: redact"),
+        ({"redact": "secrets", "heartbeat_interval": 5}, "unknown: redact"),
     ],
 )
 @pytest.mark.parametrize("mode", ["safe", "any"])

@@ -90,6 +90,9 @@ def test_a_database_needs_a_host_and_a_user(tree: Tree, missing: str) -> None:
         ("backend_url", "http://127.0.0.1:8000/base/"),
         ("backend_url", "http://[::1]:8000"),
         ("outbox", {"max_bytes": 1 << 20}),
+        ("redact", "secrets"),
+        ("redact", "literals"),
+        ("redact", "fingerprint"),
     ],
 )
 def test_sensible_values_are_taken(tree: Tree, path: str, value: Any) -> None:
@@ -131,7 +134,7 @@ _BAD: dict[str, tuple[Any, ...]] = {
     "outbox.min_free_bytes": (-1, True),
     "outbox.batch_max_records": (0, 10_001, True),
     "log.level": ("", "LOUD", True),
-    "redact": ("", "nothing", True),
+    "redact": ("", "nothing", "LITERALS", True, None),
     "remote_config": ("", "on", True),
     "data_dir": (5, True, None),
 }

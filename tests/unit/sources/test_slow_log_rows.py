@@ -1,7 +1,8 @@
 """A raw row of the slow log becomes a record.
 
 What could go wrong: times in the wrong zone or off by the length of the statement; a TIME of many hours misread; a cut
-inside a character; NULLs and nonsense that stop the look; ids that repeat; a password that is kept.
+inside a character; NULLs and nonsense that stop the look; ids that repeat; a password that is kept; a text that leaves
+at another level than was asked for, or without its fingerprint.
 """
 
 from dataclasses import replace
@@ -9,12 +10,23 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from agent.redact import Level, Redactor
+from agent.redact.normal import digest
 from agent.sources._slow_log_rows import OURS, Mapper, cut_at_character, seconds
 from agent.sources._slow_log_times import Window, Zone
 
+LEVELS: tuple[Level, ...] = ("secrets", "literals", "fingerprint")
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 WINDOW = Window(NOW.timestamp() - 86_400, NOW.timestamp())
-MARIADB = Mapper("default", "gen", NOW, WINDOW, Zone(3_600, stamps_start=True), max_text_bytes=1_024)
+MARIADB = Mapper(
+    watch="default",
+    generation="gen",
+    collected_at=NOW,
+    window=WINDOW,
+    zone=Zone(3_600, stamps_start=True),
+    max_text_bytes=1_024,
+    redactor=Redactor("secrets", "mysql"),
+)
 ROW = (
     b"2026-01-01 12:00:00.500000",
     b"u@h",
@@ -92,6 +104,26 @@ def test_a_cut_text_carries_the_digest_of_the_whole() -> None:
     text = b"a" * 1_023 + "é".encode() + b"more"
     [record] = MARIADB.records([(*ROW[:8], text, b"9999 " + b"ab" * 32)], 0)
     assert (record.sql_text, record.text_sha256) == ("a" * 1_023, "ab" * 32)
+
+
+def test_the_text_leaves_as_the_level_says_and_its_fingerprint_at_every_level() -> None:
+    row = (*ROW[:8], b"SELECT  * FROM t WHERE id IN (1, 2)", None)
+    found = [replace(MARIADB, redactor=Redactor(level, "mysql")).records([row], 0)[0] for level in LEVELS]
+    assert [record.sql_text for record in found] == [
+        "SELECT  * FROM t WHERE id IN (1, 2)",
+        "SELECT  * FROM t WHERE id IN (?, ?)",
+        "select * from t where id in (?)",
+    ]
+    assert [record.fingerprint for record in found] == [digest("select * from t where id in (?)")] * 3
+    assert len({record.id for record in found}) == 1
+
+
+def test_a_cut_text_has_the_fingerprint_of_what_is_there() -> None:
+    rows = [(*ROW[:8], b"INSERT INTO t VALUES (1, 'a'), (2, '" + b"b" * size, b"9999 ab") for size in (2_000, 3_000)]
+    mapper = replace(MARIADB, redactor=Redactor("literals", "mysql"))
+    found = mapper.records(rows, 0)
+    assert {record.sql_text for record in found} == {"INSERT INTO t VALUES (?, ?), (?, ?"}
+    assert {record.fingerprint for record in found} == {digest("insert into t values (?, ?)")}
 
 
 @pytest.mark.parametrize(
