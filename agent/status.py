@@ -6,10 +6,11 @@ waiting for collection or delivery.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from agent import __version__
+from agent.cost import Spent
 from agent.pulse import Stuck, thread_of
 from storage.envelope import Tally
 
@@ -28,6 +29,7 @@ class WatchStatus:
     last_error: str | None = None
     errors_count: int = 0
     last_collection_at: datetime | None = None
+    spent: Spent = field(default_factory=Spent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +92,26 @@ class Status:
             "last_collection_at": max(collected) if collected else None,
             "backend_clock_skew_seconds": self.heartbeat.clock_skew_s,
             "stuck": "; ".join(f"{each.thread}: {each.lasting(self.now_s)}" for each in self.stuck) or None,
+            **self._cost(*watches),
             "watches": {
-                name: {"state": watch.state, "state_reason": reasons[name]} for name, watch in self.watches.items()
+                name: {"state": watch.state, "state_reason": reasons[name], **self._cost(watch)}
+                for name, watch in self.watches.items()
             },
         }
 
+    def _cost(self, *watches: WatchStatus) -> dict[str, object]:
+        spent = [watch.spent for watch in watches]
+        return {
+            "look_seconds": round(sum(each.look.seconds for each in spent), 3),
+            "look_rows": sum(each.look.rows for each in spent),
+            "look_bytes": sum(each.look.bytes for each in spent),
+            "database_load": round(max((each.load.share(self.now_s) for each in spent), default=0.0), 5),
+            "collection_interval_effective": max((each.pace_s for each in spent), default=None),
+        }
+
     def _reason(self, name: str) -> str:
-        reasons = [self.watches[name].reason]
+        watch = self.watches[name]
+        reasons = [watch.reason, watch.spent.note]
         reasons += [f"stuck: {each.lasting(self.now_s)}" for each in self.stuck if each.thread == thread_of(name)]
         return "; ".join(filter(None, reasons))
 

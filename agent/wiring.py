@@ -18,6 +18,7 @@ from agent.commands import Command
 from agent.conductor import Conductor
 from agent.config.layers import Layers
 from agent.config.schema import Config
+from agent.cost import Meter
 from agent.flusher import Flusher
 from agent.heartbeat import Heartbeat
 from agent.logs import tell
@@ -74,7 +75,7 @@ class Agent:
 def make_source(config: Config, clock: Clock, pulse: Pulse | None = None) -> Source:
     """The source that the configuration asks for; it beats the pulse."""
     step = (pulse or Pulse(thread_of(WATCH), clock)).beat
-    settings = SourceSettings(watch=WATCH, db=config.db_config, port=config.db_port, step=step)
+    settings = SourceSettings(watch=WATCH, db=config.db_config, port=config.db_port, step=step, meter=Meter(clock))
     return sources.find(config.db_type)(settings, clock)
 
 
@@ -145,6 +146,7 @@ def _watch_loop(
         paused=outbox.note(f"{PAUSED_NOTE}/{WATCH}") is not None,
         now_s=parts.clock.monotonic(),
         backoff=Backoff(RECONNECT_BASE_S, RECONNECT_CAP_S, parts.rng),
+        max_load=config.db_config.max_load,
         on_enter=lambda state: _entered(board, watch, state),
     )
     board.report(WATCH, state=watch.state)

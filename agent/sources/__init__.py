@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Protocol
 
 from agent.clock import Clock
 from agent.config.schema import DbConfig
+from agent.cost import Meter
 from agent.record import Record
 from storage.envelope import Gap
 
@@ -29,6 +30,14 @@ class Reading:
     gaps: tuple[Gap, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Strain:
+    """The connections that others than the agent use, and how many they are allowed."""
+
+    used: int
+    allowed: int
+
+
 def _nobody_asks(doing: str, at_most_s: float) -> None:
     pass
 
@@ -37,13 +46,15 @@ def _nobody_asks(doing: str, at_most_s: float) -> None:
 class SourceSettings:
     """What a source is made of. `watch`: the name of the watch it reads for, part of the ids of its records.
 
-    `step` is called before everything that may take long: what it is, and for how many seconds at most.
+    `step` is called before everything that may take long: what it is, and for how many seconds at most. `meter` is told
+    what is waited for and what comes.
     """
 
     watch: str
     db: DbConfig
     port: int
     step: Callable[[str, float], None] = _nobody_asks
+    meter: Meter = field(default_factory=lambda: Meter(Clock()))
 
 
 class Source(Protocol):
@@ -55,6 +66,7 @@ class Source(Protocol):
 
     kind: str
     db_type: str
+    meter: Meter
 
     def __init__(self, settings: SourceSettings, clock: Clock) -> None: ...
 
@@ -72,6 +84,10 @@ class Source(Protocol):
 
     def check(self) -> None:
         """Connects and reads as little as shows that `read` would work."""
+        ...
+
+    def strain(self) -> Strain:
+        """How close the server is to its limits, asked on the connection that is there."""
         ...
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from datetime import datetime
 from agent.clock import Clock
 from agent.errors import SlowLogOff, SourceError
 from agent.record import Record
-from agent.sources import BOOKMARK_LOST, Reading, SourceSettings
+from agent.sources import BOOKMARK_LOST, Reading, SourceSettings, Strain
 from agent.sources._mysql_session import Row, Session
 from agent.sources._slow_log_place import Counters, Place, decode, digest
 from agent.sources._slow_log_rows import Mapper
@@ -29,6 +29,8 @@ _ROWS = "SELECT {columns} FROM mysql.slow_log LIMIT {start}, {count}"
 _COUNT = "SELECT COUNT(*) FROM mysql.slow_log"
 _COUNTERS = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Slow_queries', 'Threads_running', 'Uptime')"
 _NOW = "SELECT UNIX_TIMESTAMP()"  # the server's clock: ours may be set meanwhile
+_CONNECTED = "SHOW GLOBAL STATUS LIKE 'Threads_connected'"
+_ALLOWED = "SELECT @@global.max_connections"
 _SWITCHES = "SELECT @@global.slow_query_log, @@global.log_output"
 _LOGS_TO_TABLE = """
     SELECT @@global.slow_query_log = 1 AND FIND_IN_SET('TABLE', @@global.log_output) > 0
@@ -56,6 +58,7 @@ class SlowLogTable:
         self, settings: SourceSettings, clock: Clock, connect: Callable[[SourceSettings], Session] = Session
     ) -> None:
         self._settings = settings
+        self.meter = settings.meter
         self._clock = clock
         self._connect = connect
         self._session: Session | None = None
@@ -71,6 +74,16 @@ class SlowLogTable:
         except SourceError:
             self.close()
             raise
+
+    def strain(self) -> Strain:
+        """From one status counter and one variable, which every user may read."""
+        try:
+            ((_, connected),) = self._connected().rows(_CONNECTED)
+            ((allowed,),) = self._connected().rows(_ALLOWED)
+        except SourceError:
+            self.close()
+            raise
+        return Strain(int(connected) - 1, int(allowed) - 1)
 
     def close(self) -> None:
         """Ends the connection."""
@@ -134,6 +147,7 @@ class SlowLogTable:
     def _statement(self, place: Place, count: int) -> Generator[list[Row]]:
         """Chunks of the next `count` rows. The row before them is read again: it must be the anchor."""
         anchors = 1 if place.position else 0
+        self.meter.read(place.position - anchors)
         sql = _ROWS.format(columns=self._columns, start=place.position - anchors, count=count + anchors)
         chunks = self._connected().stream(sql, chunk_rows=CHUNK_ROWS, chunk_bytes=CHUNK_BYTES)
         with closing(chunks):
@@ -191,7 +205,9 @@ class SlowLogTable:
         """The position behind the row that was read last, wherever it stands now; 0 when it is gone."""
         sql = _ROWS.format(columns=self._columns, start=0, count=present)
         behind = position = 0
-        with closing(self._connected().stream(sql, chunk_rows=CHUNK_ROWS, chunk_bytes=CHUNK_BYTES)) as chunks:
+        with closing(
+            self._connected().stream(sql, chunk_rows=CHUNK_ROWS, chunk_bytes=CHUNK_BYTES, is_new=False)
+        ) as chunks:
             for chunk in chunks:
                 for row in chunk:
                     position += 1
@@ -228,11 +244,14 @@ class SlowLogTable:
         return Place(position=present, first=digest(first), last=digest(last))
 
     def _row(self, position: int) -> Row | None:
+        self.meter.read(position)
         rows = self._connected().rows(_ROWS.format(columns=self._columns, start=position, count=1))
         return rows[0] if rows else None
 
     def _count(self) -> int:
-        return int(self._connected().rows(_COUNT)[0][0])
+        present = int(self._connected().rows(_COUNT)[0][0])
+        self.meter.read(present)
+        return present
 
     def _counters(self) -> Counters:
         values = {name.decode(): int(value) for name, value in self._connected().rows(_COUNTERS)}

@@ -13,7 +13,7 @@ from typing import cast
 
 from agent.clock import Clock
 from agent.errors import SetupError, SourceError, StatementsNotCreated, StatementsNotGranted
-from agent.sources import BOOKMARK_LOST, Reading, SourceSettings
+from agent.sources import BOOKMARK_LOST, Reading, SourceSettings, Strain
 from agent.sources._postgres_session import MARKER, Session
 from agent.sources._statement_counters import KEY_LENGTH, Baseline, Delta, Key, Row, by_key, decode, merged
 from agent.sources._statement_records import Look, Texts
@@ -51,6 +51,12 @@ _TEXTS = f"""
     SELECT {MARKER} userid, dbid, queryid, {{toplevel}}, left(query, %s),
         CASE WHEN octet_length(convert_to(query, 'UTF8')) > %s THEN encode(sha256(convert_to(query, 'UTF8')), 'hex') END
     FROM {{schema}}.pg_stat_statements(true) WHERE queryid = ANY (%s)
+"""
+# Only clients take the places that max_connections counts; autovacuum and parallel workers have places of their own.
+_STRAIN = f"""
+    SELECT {MARKER} (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+        - coalesce(current_setting('reserved_connections', true), '0')::int
 """
 _DATABASES = f"SELECT {MARKER} oid, datname FROM pg_database"
 _ROLES = f"SELECT {MARKER} oid, rolname FROM pg_roles"
@@ -90,11 +96,13 @@ class StatementStatistics:
         connect: Callable[[SourceSettings, Clock], Session] = Session,
     ) -> None:
         self._settings = settings
+        self.meter = settings.meter
         self._clock = clock
         self._connect = connect
         self._session: Session | None = None
         self._shape: _Shape | None = None
         self._last: tuple[bytes, Baseline] = (b"", Baseline())
+        self._statements = 0  # that the server counted when it was asked last
 
     def check(self) -> None:
         """Connects and asks for the extension and the grant."""
@@ -103,6 +111,15 @@ class StatementStatistics:
         except SourceError:
             self.close()
             raise
+
+    def strain(self) -> Strain:
+        """From the sessions that pg_read_all_stats shows and the limits that everyone may read."""
+        try:
+            ((connected, allowed),) = self._connected()[0].rows(_STRAIN)
+        except SourceError:
+            self.close()
+            raise
+        return Strain(connected - 1, allowed - 1)
 
     def close(self) -> None:
         """Ends the connection."""
@@ -207,7 +224,9 @@ class StatementStatistics:
 
     def _counters(self, session: Session, shape: _Shape) -> list[Row]:
         sql = _COUNTERS if shape.has_levels else _COUNTERS_BEFORE_1_9
-        return cast("list[Row]", session.rows(shape.fill(sql)))
+        rows = cast("list[Row]", session.rows(shape.fill(sql)))
+        self._statements = len(rows)
+        return rows
 
     def _reset_time(self, session: Session, shape: _Shape) -> str | None:
         ((granted, reset),) = session.rows(shape.fill(_GRANTED_AND_RESET if shape.has_info else _GRANTED))
@@ -229,6 +248,7 @@ class StatementStatistics:
             rows = session.rows(shape.fill(_TEXTS), (limit, limit, queryids))
         except SetupError as error:
             return error.detail[:100] or error.sentence
+        self.meter.read(max(0, self._statements - len(rows)))  # each text is searched among all of them
         return {cast("Key", row[:KEY_LENGTH]): (_cut(row[4], limit), row[5]) for row in rows if row[4] is not None}
 
     def _connected(self) -> tuple[Session, _Shape]:

@@ -95,7 +95,7 @@ class FakeSession(Session):
     def rows(self, sql: str) -> list[Row]:
         return self.table.answer(sql)
 
-    def stream(self, sql: str, *, chunk_rows: int, chunk_bytes: int) -> Generator[list[Row]]:
+    def stream(self, sql: str, *, chunk_rows: int, chunk_bytes: int, is_new: bool = True) -> Generator[list[Row]]:
         finished = False
         found = self.table.answer(sql)
         try:

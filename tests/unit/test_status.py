@@ -15,10 +15,19 @@ import orjson
 import pytest
 
 from agent import machine
+from agent.cost import Cost, Load, Spent
 from agent.pulse import Stuck, thread_of
 from agent.status import FIRST_PRESENT, LinkStatus, Scoreboard, Status
 from storage.envelope import Tally
 from tests.fakes.clock import NOON
+
+NO_COST = {
+    "look_seconds": 0.0,
+    "look_rows": 0,
+    "look_bytes": 0,
+    "database_load": 0.0,
+    "collection_interval_effective": 0.0,
+}
 
 
 def snapshot(board: Scoreboard) -> Status:
@@ -105,9 +114,10 @@ def test_the_numbers_of_a_heartbeat() -> None:
         "last_collection_at": NOON + timedelta(seconds=1),
         "backend_clock_skew_seconds": -0.5,
         "stuck": None,
+        **NO_COST,
         "watches": {
-            "watch 0": {"state": "idle", "state_reason": "why"},
-            "other": {"state": "paused", "state_reason": ""},
+            "watch 0": {"state": "idle", "state_reason": "why", **NO_COST},
+            "other": {"state": "paused", "state_reason": "", **NO_COST},
         },
     }
     assert orjson.loads(orjson.dumps(stats))["last_collection_at"] == "2024-05-01T12:00:01+00:00"
@@ -179,6 +189,39 @@ def test_a_stuck_thread_is_an_error_and_the_reason_of_its_watch_only() -> None:
         "watch 0": {
             "state": "collecting",
             "state_reason": "the table is crashed; stuck: reading the database for 60 s",
+            **NO_COST,
         },
-        "watch 1": {"state": "idle", "state_reason": ""},
+        "watch 1": {"state": "idle", "state_reason": "", **NO_COST},
     }
+
+
+def test_the_cost_of_looks_is_summed_up_and_the_worst_of_the_watches_is_that_of_the_agent() -> None:
+    board = board_with("idle", "idle")
+    board.report("watch 0", spent=Spent(Cost(1.5, 1.0, 0.5, 200, 3_000), Load(36.0, 1_060.4), 300.0))
+    slow = Spent(Cost(4.0006, 4.0, 4.0, 50, 700), Load(72.0, 1_060.4), 600.0, "looks come every 600 s")
+    board.report("watch 1", spent=slow, reason="why")
+    stats = snapshot(board).stats()
+    assert {name: stats[name] for name in NO_COST} == {
+        "look_seconds": 5.501,
+        "look_rows": 250,
+        "look_bytes": 3_700,
+        "database_load": 0.02,
+        "collection_interval_effective": 600.0,
+    }
+    assert stats["watches"]["watch 1"] == {  # type: ignore[index]
+        "state": "idle",
+        "state_reason": "why; looks come every 600 s",
+        "look_seconds": 4.001,
+        "look_rows": 50,
+        "look_bytes": 700,
+        "database_load": 0.02,
+        "collection_interval_effective": 600.0,
+    }
+    assert snapshot(board).error is None  # a budget that is kept is nothing wrong
+
+
+def test_the_load_of_a_heartbeat_is_that_of_its_moment() -> None:
+    board = board_with("idle")
+    board.report("watch 0", spent=Spent(load=Load(36.0, 1_060.4)))
+    later = board.status(now_s=1_060.4 + 3_600, now_unix=0.0).stats()
+    assert (snapshot(board).stats()["database_load"], later["database_load"]) == (0.01, 0.00368)
