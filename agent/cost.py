@@ -44,9 +44,12 @@ class Meter:
         """Of the look so far."""
         return Cost(self._seconds, self._seconds - self._new_s, self._longest_s, self._rows, self._bytes)
 
-    def connecting(self) -> AbstractContextManager[None]:
-        """Around the wait for a connection."""
-        return self._waiting()
+    @contextmanager
+    def connecting(self) -> Iterator[None]:
+        """Around the wait for a connection; one that fails burdens nobody."""
+        began_s = self._clock.monotonic()
+        yield
+        self._seconds += self._clock.monotonic() - began_s
 
     def answering(self) -> AbstractContextManager[None]:
         """Around the wait for the answer to a statement, up to its first rows."""

@@ -11,8 +11,9 @@ from datetime import datetime
 
 from agent import __version__
 from agent.cost import Spent
+from agent.losses import as_stats
 from agent.pulse import Stuck, thread_of
-from storage.envelope import Tally
+from storage.envelope import Losses, Tally
 
 # The states of the machine by their names: this floor lies below the machine's; a test compares them.
 IDLE = "idle"
@@ -47,6 +48,7 @@ class Status:
 
     watches: dict[str, WatchStatus]
     books: Tally
+    losses: Losses
     delivery: LinkStatus
     heartbeat: LinkStatus
     stuck: tuple[Stuck, ...]
@@ -88,6 +90,7 @@ class Status:
             "outbox_oldest_seconds": round(oldest_s),
             "parked": self.books.parked,
             "gaps": self.books.gaps,
+            **as_stats(self.losses),
             "possible_duplicates": self.books.possible_duplicates,
             "last_collection_at": max(collected) if collected else None,
             "backend_clock_skew_seconds": self.heartbeat.clock_skew_s,
@@ -123,6 +126,7 @@ class Scoreboard:
         self._started_at_s = started_at_s
         self._watches: dict[str, WatchStatus] = {}
         self.books = Tally()
+        self.losses = Losses()
         self.delivery = LinkStatus()
         self.heartbeat = LinkStatus()
         self.stuck: tuple[Stuck, ...] = ()  # written by the conductor
@@ -136,11 +140,16 @@ class Scoreboard:
         # In place: a new dict made of the old one would undo what another watch reports at the same moment.
         self._watches[name] = replace(self.watch(name), **changes)  # type: ignore[arg-type]
 
+    def has_lost(self, losses: Losses) -> None:
+        """Called with what is known to be lost, by whoever wrote it down."""
+        self.losses = losses
+
     def status(self, *, now_s: float, now_unix: float) -> Status:
         """A snapshot; `now_s` monotonic, `now_unix` Unix seconds."""
         return Status(
             watches=dict(self._watches),
             books=self.books,
+            losses=self.losses,
             delivery=self.delivery,
             heartbeat=self.heartbeat,
             stuck=self.stuck,

@@ -94,6 +94,7 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
             now=parts.clock.unix,
             describe=describe,
             on_books=_books_to(board),
+            on_gaps=board.has_lost,
             on_loss=lambda sentence: tell(logging.ERROR, "outbox.damaged", sentence),
         )
     except BaseException:

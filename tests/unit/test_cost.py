@@ -1,9 +1,9 @@
 """What looks cost.
 
-What could go wrong: time in which nobody waited for the database counts as its own; an error hides what was waited; the
-flow of new rows is taken for work that each look repeats; a long wait hides among short ones, or many short ones look
-like a long one; a look is charged with an earlier one; the load never fades, grows above all time there is, or jumps
-with the clock.
+What could go wrong: time in which nobody waited for the database counts as its own, or the wait for one that is not
+there; an error hides what was waited; the flow of new rows is taken for work that each look repeats; a long wait hides
+among short ones, or many short ones look like a long one; a look is charged with an earlier one; the load never fades,
+grows above all time there is, or jumps with the clock.
 """
 
 from __future__ import annotations
@@ -45,6 +45,20 @@ def test_a_wait_that_ends_in_an_error_counts() -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert meter.cost() == Cost(3, 3, 3)
+
+
+def test_a_database_that_is_not_reached_is_not_burdened() -> None:
+    clock = ManualClock()
+    meter = Meter(clock)
+
+    def fail() -> None:
+        with meter.connecting():
+            clock.turn(10)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert meter.cost() == Cost()
 
 
 def test_a_look_begins_at_nothing() -> None:

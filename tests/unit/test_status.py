@@ -18,7 +18,7 @@ from agent import machine
 from agent.cost import Cost, Load, Spent
 from agent.pulse import Stuck, thread_of
 from agent.status import FIRST_PRESENT, LinkStatus, Scoreboard, Status
-from storage.envelope import Tally
+from storage.envelope import Gap, Losses, LossSum, Tally
 from tests.fakes.clock import NOON
 
 NO_COST = {
@@ -93,6 +93,8 @@ def test_the_numbers_of_a_heartbeat() -> None:
         gaps=3,
         oldest_at=1_990.4,
     )
+    gap = Gap("w", "rotated", "a", None, 4, "why", at=1_700_000_000.0)
+    board.has_lost(Losses((gap,), (LossSum("w", "rotated", 3, 7, 1),)))
     board.heartbeat = LinkStatus(clock_skew_s=-0.5)
     stats = snapshot(board).stats()
     version = stats.pop("version")
@@ -110,6 +112,21 @@ def test_the_numbers_of_a_heartbeat() -> None:
         "outbox_oldest_seconds": 10,
         "parked": 1,
         "gaps": 3,
+        "gaps_estimate": 7,
+        "gaps_uncounted": 1,
+        "gaps_by_reason": [{"source": "w", "reason": "rotated", "times": 3, "estimate": 7, "uncounted": 1}],
+        "gaps_newest": [
+            {
+                "source": "w",
+                "reason": "rotated",
+                "since": "a",
+                "until": None,
+                "estimate": 4,
+                "times": 1,
+                "detail": "why",
+                "recorded_at": "2023-11-14T22:13:20+00:00",
+            }
+        ],
         "possible_duplicates": 2,
         "last_collection_at": NOON + timedelta(seconds=1),
         "backend_clock_skew_seconds": -0.5,
