@@ -7,6 +7,7 @@ it is over; systemd gets its ticks while something is stuck, too rarely, or no m
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ class Bench:
             self.clock.turn(self.vigil.pace_s)
             self.vigil.look()
 
-    def beat(self) -> dict[str, object]:
+    def beat(self) -> dict[str, Any]:
         """What a heartbeat would say now."""
         status = self.board.status(now_s=self.clock.monotonic(), now_unix=self.clock.unix())
         return {"error": status.error, **status.stats()}
@@ -106,9 +107,8 @@ def test_the_heartbeat_says_who_at_what_and_for_how_long_while_it_lasts(bench: B
     assert beat["stuck"] == "watch default: reading the database for 412 s"
     assert beat["error"] == "watch default is stuck: reading the database for 412 s"
     assert beat["state_reason"] == "stuck: reading the database for 412 s"
-    assert beat["watches"] == {
-        "default": {"state": "collecting", "state_reason": "stuck: reading the database for 412 s"}
-    }
+    watch = beat["watches"]["default"]
+    assert (watch["state"], watch["state_reason"]) == ("collecting", "stuck: reading the database for 412 s")
     bench.pulses["watch default"].beat("waiting", None)
     bench.look_for(5)
     beat = bench.beat()
