@@ -84,6 +84,7 @@ class CommandDesk:
             self._answer(command, success=False, details={"error": error.detail, "code": error.code})
             return None
         config = self._reconfiguration.config.watch(self._name)
+        self._watch.set_max_load(config.db_config.max_load)
         self._watch.set_interval(config.collection_interval, self._now_s())
         try:
             self._answer(command, success=True, details={"message": "the configuration was changed"})

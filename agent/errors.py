@@ -71,6 +71,13 @@ class BookmarkUnreadable(SetupError):
     remedy = "Another version wrote it, or db_type was changed: give the agent a data_dir of its own to begin anew."
 
 
+class ServerStrained(SetupError):
+    """The database is too busy to be looked at."""
+
+    code = "DB-05"
+    remedy = "The rows wait in the database, and the agent looks again by itself; see what keeps the server busy."
+
+
 class SlowLogNotGranted(SetupError):
     """The user may not read mysql.slow_log."""
 

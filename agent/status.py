@@ -6,12 +6,14 @@ waiting for collection or delivery.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from agent import __version__
+from agent.cost import Spent
+from agent.losses import as_stats
 from agent.pulse import Stuck, thread_of
-from storage.envelope import Tally
+from storage.envelope import Losses, Tally
 
 # The states of the machine by their names: this floor lies below the machine's; a test compares them.
 IDLE = "idle"
@@ -33,6 +35,7 @@ class WatchStatus:
     errors_count: int = 0
     last_collection_at: datetime | None = None
     coverage: float | None = None
+    spent: Spent = field(default_factory=Spent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Status:
 
     watches: dict[str, WatchStatus]
     books: Tally
+    losses: Losses
     delivery: LinkStatus
     heartbeat: LinkStatus
     stuck: tuple[Stuck, ...]
@@ -92,10 +96,12 @@ class Status:
             "outbox_oldest_seconds": round(oldest_s),
             "parked": self.books.parked,
             "gaps": self.books.gaps,
+            **as_stats(self.losses),
             "possible_duplicates": self.books.possible_duplicates,
             "last_collection_at": max(collected) if collected else None,
             "backend_clock_skew_seconds": self.heartbeat.clock_skew_s,
             "stuck": "; ".join(f"{each.thread}: {each.lasting(self.now_s)}" for each in self.stuck) or None,
+            **self._cost(*watches),
             "coverage": min((watch.coverage for watch in watches if watch.coverage is not None), default=None),
             "watches": {name: self._of(watch, reasons[name]) for name, watch in self.watches.items()},
         }
@@ -108,14 +114,26 @@ class Status:
             "last_error": watch.last_error,
             "last_collection_at": watch.last_collection_at,
             "coverage": watch.coverage,
+            **self._cost(watch),
         }
 
     def _named(self, name: str, sentence: str | None) -> str:
         """What concerns one watch, with its name when there are several."""
         return f"{name}: {sentence}" if len(self.watches) > 1 else sentence or ""
 
+    def _cost(self, *watches: WatchStatus) -> dict[str, object]:
+        spent = [watch.spent for watch in watches]
+        return {
+            "look_seconds": round(sum(each.look.seconds for each in spent), 3),
+            "look_rows": sum(each.look.rows for each in spent),
+            "look_bytes": sum(each.look.bytes for each in spent),
+            "database_load": round(max((each.load.share(self.now_s) for each in spent), default=0.0), 5),
+            "collection_interval_effective": max((each.pace_s for each in spent), default=None),
+        }
+
     def _reason(self, name: str) -> str:
-        reasons = [self.watches[name].reason]
+        watch = self.watches[name]
+        reasons = [watch.reason, watch.spent.note]
         reasons += [f"stuck: {each.lasting(self.now_s)}" for each in self.stuck if each.thread == thread_of(name)]
         return "; ".join(filter(None, reasons))
 
@@ -127,6 +145,7 @@ class Scoreboard:
         self._started_at_s = started_at_s
         self._watches: dict[str, WatchStatus] = {}
         self.books = Tally()
+        self.losses = Losses()
         self.delivery = LinkStatus()
         self.heartbeat = LinkStatus()
         self.stuck: tuple[Stuck, ...] = ()  # written by the conductor
@@ -140,11 +159,16 @@ class Scoreboard:
         # In place: a new dict made of the old one would undo what another watch reports at the same moment.
         self._watches[name] = replace(self.watch(name), **changes)  # type: ignore[arg-type]
 
+    def has_lost(self, losses: Losses) -> None:
+        """Called with what is known to be lost, by whoever wrote it down."""
+        self.losses = losses
+
     def status(self, *, now_s: float, now_unix: float) -> Status:
         """A snapshot; `now_s` monotonic, `now_unix` Unix seconds."""
         return Status(
             watches=dict(self._watches),
             books=self.books,
+            losses=self.losses,
             delivery=self.delivery,
             heartbeat=self.heartbeat,
             stuck=self.stuck,

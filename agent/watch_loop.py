@@ -11,11 +11,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
 
+from agent.burden import Burden
 from agent.clock import Clock
 from agent.collector import Collector
 from agent.command_desk import CommandDesk
 from agent.commands import Command
-from agent.errors import DatabaseAway, SourceError
+from agent.errors import DatabaseAway, ServerStrained, SourceError
 from agent.logs import tell
 from agent.machine import PAUSED, RECONNECTING
 from agent.news import News
@@ -72,6 +73,7 @@ class WatchLoop:
         self._watch, self._collector, self._desk = parts.watch, parts.collector, parts.desk
         self._source = parts.source
         self._news = News("collection", parts.clock, watch=parts.name)
+        self._burden = Burden(parts.name, parts.watch, parts.board, parts.clock)
         self._later: list[Command] = []
         self._stopping = False
 
@@ -111,9 +113,7 @@ class WatchLoop:
             self._report_error(str(error))
         elif not self._stopping:
             self._news.right()
-            if self._parts.board.watch(self.name).last_collection_at is None:
-                tell(logging.INFO, "collection.first", "The first collection is done", watch=self.name)
-            self._parts.board.report(self.name, error=None, reason="", last_collection_at=self._parts.clock.now())
+            self._parts.board.report(self.name, error=None, reason="")
         return error
 
     def _report_error(self, sentence: str) -> None:
@@ -131,9 +131,11 @@ class WatchLoop:
         try:
             self._demand_room()
             self.pulse.beat(READING)  # the source knows its timeouts and says more
+            self._burden.begin(self._source)
             if self._watch.state == RECONNECTING:
                 self._source.check()  # only a try that succeeds leaves this state
             self._watch.begin()
+            self._burden.demand_ease(self._source)
             records = self._turns()
             self._save(None if self._stopping else self._desk.answers(success=True, details={"records": records}))
         except DatabaseAway as error:
@@ -142,9 +144,17 @@ class WatchLoop:
             return self._broke_off(error, self._watch.has_finished)
         except OutboxError as error:
             return self._no_room(error)
-        self._watch.has_finished("", self._parts.clock.monotonic())
+        strained = self._burden.has_looked(self._source)
+        self._watch.has_finished(str(strained or ""), self._parts.clock.monotonic())
+        if not self._stopping:
+            self._has_collected()
         self._do_later()
-        return None
+        return strained
+
+    def _has_collected(self) -> None:
+        if self._parts.board.watch(self.name).last_collection_at is None:
+            tell(logging.INFO, "collection.first", "The first collection is done", watch=self.name)
+        self._parts.board.report(self.name, last_collection_at=self._parts.clock.now())
 
     def _turns(self) -> int:
         """Reads to the end of the source, or until Stop; the last turn is left unsaved. Gives the records read."""
@@ -186,7 +196,9 @@ class WatchLoop:
 
     def _broke_off(self, error: SourceError, trigger: Callable[[str, float], None]) -> CodedError:
         """What was read before the failure is whole and is saved; the bookmark stands behind it."""
-        self._source.close()
+        self._burden.has_failed(self._source, error)
+        if not isinstance(error, ServerStrained):  # a connection that is there is no more work; a new one would be
+            self._source.close()
         try:
             self._save(self._desk.answers(success=False, details={"error": str(error)}))
         except OutboxError as full:
@@ -197,6 +209,7 @@ class WatchLoop:
 
     def _no_room(self, error: OutboxError) -> CodedError:
         """The rows stay in the database and are read again from the saved bookmark."""
+        self._burden.has_ended(self._source)
         self._collector.drop()
         self._source.close()
         with suppress(OutboxError):  # a `collect` that gets no answer stays pending at the backend and comes again
@@ -249,6 +262,8 @@ class WatchLoop:
             self._source.close()
             self._source = source
             self._watch.has_new_source(self._parts.clock.monotonic())
+            self._burden.has_new_source()
+        self._burden.report()
         if self._watch.state == PAUSED and self._parts.board.watch(self.name).error is not None:
             self._parts.board.report(self.name, error=None)
         self._parts.on_saved()

@@ -19,6 +19,7 @@ from agent.commands import Command, addressees
 from agent.conductor import Conductor
 from agent.config.layers import Layers
 from agent.config.schema import Config, WatchConfig
+from agent.cost import Meter
 from agent.flusher import Flusher
 from agent.heartbeat import Heartbeat
 from agent.logs import tell
@@ -95,7 +96,7 @@ def make_source(
     step = (pulse or Pulse(thread_of(name), clock)).beat
     watch = config.watch(name)
     db = watch.db_config if may_rotate else watch.db_config.model_copy(update={"rotate": False})
-    settings = SourceSettings(watch=name, db=db, port=watch.port, step=step, redact=config.redact)
+    settings = SourceSettings(watch=name, db=db, port=watch.port, step=step, redact=config.redact, meter=Meter(clock))
     return sources.find(watch.db_type)(settings, clock)
 
 
@@ -114,6 +115,7 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
             now=parts.clock.unix,
             describe=describe,
             on_books=_books_to(board),
+            on_gaps=board.has_lost,
             on_loss=lambda sentence: tell(logging.ERROR, "outbox.damaged", sentence),
         )
     except BaseException:
@@ -174,6 +176,7 @@ def _watch_loop(own: WatchConfig, common: _Common, inbox: queue.SimpleQueue[Word
         paused=outbox.note(f"{PAUSED_NOTE}/{name}") is not None,
         now_s=clock.monotonic(),
         backoff=Backoff(RECONNECT_BASE_S, RECONNECT_CAP_S, common.parts.rng),
+        max_load=own.db_config.max_load,
         on_enter=lambda state: _entered(board, name, watch, state),
     )
     board.report(name, state=watch.state)

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from storage import books, envelopes, notes
+from storage import books, envelopes, gaps, notes
 from storage.books import FIELDS
 from storage.connection import connect
 from storage.directory import make_private
@@ -133,12 +133,12 @@ class _Rebuilding:
         # With them goes what was lost before and whose gap was lost now.
         to_name = None if lost is None else max(lost, self._unnamed(sql))
         if to_name != 0 or gone:
-            books.enter_gap(sql, Gap(books.SOURCE, self._reason, None, None, to_name, self._detail(waiting)), now)
+            gaps.enter(sql, Gap(books.SOURCE, self._reason, None, None, to_name, self._detail(waiting)), now)
         return report
 
     def _unnamed(self, sql: sqlite3.Connection) -> int:
         lost = sum(tally.lost for tally in books.read_all(sql).values())
-        return books.unnamed(lost, books.gaps(sql))
+        return books.unnamed(lost, gaps.losses(sql).sums)
 
     def _settle_bookmarks(self, sql: sqlite3.Connection) -> tuple[str, ...]:
         """Saves the bookmarks that can be gone on from; gives the names of the others, each with its note."""

@@ -67,7 +67,8 @@ CREATE_V1 = (
 )
 
 
-# Format 2: a checksum in each row, the doubt about an answer that was lost, and how far the books of a bookmark go.
+# Format 2: a checksum in each row, the doubt about an answer that was lost, how far the books of a bookmark go, and how
+# often the loss of a gap happened.
 # Columns that are added are made in an instant, however large the file is; envelopes from before have no guard (NULL),
 # of them the hash of the body is known anyway.
 UPGRADE_V2 = (
@@ -75,6 +76,7 @@ UPGRADE_V2 = (
     "ALTER TABLE envelope ADD COLUMN guard BLOB",
     "ALTER TABLE tally ADD COLUMN possible_duplicates INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE tally ADD COLUMN guard BLOB",
+    "ALTER TABLE gap ADD COLUMN times INTEGER NOT NULL DEFAULT 1",
     "ALTER TABLE gap ADD COLUMN guard BLOB",
     "ALTER TABLE bookmark ADD COLUMN at_seq INTEGER",
     "ALTER TABLE bookmark ADD COLUMN guard BLOB",
@@ -92,12 +94,12 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("topic", "captured", "delivered", "discarded", "lost", "parked", "pending", "pending_bytes", "envelopes"),
         *("possible_duplicates", "guard"),
     ),
-    "gap": ("id", "source", "reason", "since", "until", "estimate", "detail", "created_at", "guard"),
+    "gap": ("id", "source", "reason", "since", "until", "estimate", "detail", "created_at", "times", "guard"),
     "bookmark": ("name", "value", "at_seq", "guard"),
     "note": ("name", "value", "guard"),
     "mark": ("id", "name", "guard"),
 }
-_ADDED_V2 = frozenset({"doubtful", "possible_duplicates", "at_seq", "guard"})
+_ADDED_V2 = frozenset({"doubtful", "possible_duplicates", "times", "at_seq", "guard"})
 
 
 def identify(connection: sqlite3.Connection, path: Path) -> int:

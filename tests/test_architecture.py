@@ -33,14 +33,21 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("storage",),
     (
         "agent",  # __init__: the version
-        *("agent.errors", "agent.clock", "agent.config", "agent.logs", "agent.log_queue", "agent.news"),
-        *("agent.pulse", "agent.status"),
+        *("agent.errors", "agent.clock", "agent.cost", "agent.config", "agent.logs", "agent.log_queue", "agent.news"),
+        *("agent.pulse", "agent.losses", "agent.status"),
         *("agent.record", "agent.redact", "agent.body", "agent.backoff", "agent.commands"),
     ),
     ("agent.transport", "agent.sd_notify", "agent.delivery", "agent.sinks", "agent.sources"),
-    ("agent.machine", "agent.watch", "agent.collector", "agent.lane"),
+    ("agent.machine", "agent.watch", "agent.breaker", "agent.collector", "agent.lane"),
     (
-        *("agent.reconfigure", "agent.command_book", "agent.command_desk", "agent.watch_loop", "agent.worker"),
+        *(
+            "agent.reconfigure",
+            "agent.command_book",
+            "agent.command_desk",
+            "agent.burden",
+            "agent.watch_loop",
+            "agent.worker",
+        ),
         *("agent.flusher", "agent.heartbeat", "agent.vigil", "agent.conductor", "agent.console"),
     ),
     ("agent.wiring", "agent.doctor"),

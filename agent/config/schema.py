@@ -50,6 +50,7 @@ class DbConfig(_Section):
     max_sql_text_bytes: int = Field(default=1_048_576, ge=MIN_SQL_TEXT_BYTES, le=64 * 1_048_576)
     connect_timeout: Timeout = 10
     read_timeout: Timeout = 30
+    max_load: Annotated[float, Field(ge=0, le=1)] | None = 0.01
     slow_log_backups: tuple[TableName, ...] = ("slow_log_backup",)
     rotate: bool = False
 

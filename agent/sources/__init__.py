@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Protocol
 
 from agent.clock import Clock
 from agent.config.schema import DbConfig
+from agent.cost import Meter
 from agent.record import Record
 from agent.redact import Level
 from storage.envelope import Gap
@@ -32,6 +33,14 @@ class Reading:
     coverage: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Strain:
+    """The connections that others than the agent use, and how many they are allowed."""
+
+    used: int
+    allowed: int
+
+
 def _nobody_asks(doing: str, at_most_s: float) -> None:
     pass
 
@@ -41,7 +50,8 @@ class SourceSettings:
     """What a source is made of. `watch`: the name of the watch it reads for, part of the ids of its records.
 
     `step` is called before everything that may take long: what it is, and for how many seconds at most. `redact`: what
-    of the texts may leave; every source makes its records with a Redactor of this level.
+    of the texts may leave; every source makes its records with a Redactor of this level. `meter` is told what is waited
+    for and what comes.
     """
 
     watch: str
@@ -49,6 +59,7 @@ class SourceSettings:
     port: int
     step: Callable[[str, float], None] = _nobody_asks
     redact: Level = "secrets"
+    meter: Meter = field(default_factory=lambda: Meter(Clock()))
 
 
 class Source(Protocol):
@@ -60,6 +71,7 @@ class Source(Protocol):
 
     kind: str
     db_type: str
+    meter: Meter
 
     def __init__(self, settings: SourceSettings, clock: Clock) -> None: ...
 
@@ -77,6 +89,10 @@ class Source(Protocol):
 
     def check(self) -> None:
         """Connects and reads as little as shows that `read` would work."""
+        ...
+
+    def strain(self) -> Strain:
+        """How close the server is to its limits, asked on the connection that is there."""
         ...
 
     def close(self) -> None:

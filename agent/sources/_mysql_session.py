@@ -26,6 +26,7 @@ from agent.errors import (
     SourceError,
 )
 from agent.sources import READING, SourceSettings
+from agent.sources._wire import Wire
 
 # No statement of ours may show up in the log we read: not for its time, and not for using no index either. MySQL
 # allows the second only with SESSION_VARIABLES_ADMIN.
@@ -93,8 +94,9 @@ class Session:
         """Connects. Raises DatabaseAway, LoginRefused or another SetupError."""
         db = settings.db
         self._step, self._read_timeout_s = settings.step, db.read_timeout
+        self._meter, self._wire = settings.meter, Wire()
         self._step("connecting to the database", db.connect_timeout + 2 * db.read_timeout)
-        with explained():
+        with explained(), self._meter.connecting():
             self._connection = _QuietConnection(
                 host=db.host,
                 port=settings.port,
@@ -144,31 +146,41 @@ class Session:
     def rows(self, sql: str) -> list[Row]:
         """All rows of a small result."""
         self._step(READING, self._read_timeout_s)
-        with explained(), self._connection.cursor(Cursor) as cursor:
+        with explained(), self._meter.answering(), self._connection.cursor(Cursor) as cursor:
             cursor.execute(sql)
-            return list(cursor.fetchall())
+            found = list(cursor.fetchall())
+        self._count(len(found))
+        return found
 
-    def stream(self, sql: str, *, chunk_rows: int, chunk_bytes: int) -> Generator[list[Row]]:
+    def stream(self, sql: str, *, chunk_rows: int, chunk_bytes: int, is_new: bool = True) -> Generator[list[Row]]:
         """The rows of a large result in chunks as they arrive.
 
         A chunk ends at `chunk_rows` rows or when its second last column (the text) reaches `chunk_bytes`. When the
         iterator is closed early the connection is dropped: the rest of the result would have to be read otherwise.
+        `is_new`: these rows were not read before.
         """
-        finished = False
+        finished, waiting = False, self._meter.answering
         try:
             self._step(READING, self._read_timeout_s)
-            with explained():
+            with explained(), waiting():
                 cursor = self._connection.cursor(SSCursor)
                 cursor.execute(sql)
             while not finished:
                 self._step(READING, self._read_timeout_s)
-                with explained():
+                with explained(), waiting():
                     chunk, finished = _next_chunk(cursor, chunk_rows, chunk_bytes)
+                self._count(len(chunk))
+                waiting = self._meter.receiving if is_new else waiting
                 if chunk:
                     yield chunk
         finally:
             if not finished:
                 self.drop()
+
+    def _count(self, rows: int) -> None:
+        self._meter.read(rows)
+        connection: Any = self._connection
+        self._meter.received(self._wire.since_last(connection._sock.fileno()))  # noqa: SLF001 - it has no name for it
 
     def drop(self) -> None:
         """Ends the connection at once, without reading what is still on its way."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 
 from agent.errors import SlowLogMissing, SlowLogNotGranted, SlowLogOff
-from agent.sources import SourceSettings
+from agent.sources import SourceSettings, Strain
 from agent.sources._mysql_session import Row, Session
 from agent.sources._slow_log_place import LIVE, Counters, Place, digest
 from agent.sources._slow_log_rows import OURS
@@ -21,6 +21,8 @@ _COUNT = "SELECT COUNT(*) FROM mysql.slow_log"
 _COUNTERS = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Slow_queries', 'Threads_running', 'Uptime')"
 # The server's clock, because ours may be set meanwhile; and whether its scheduler counts as a running statement.
 _NOW = "SELECT UNIX_TIMESTAMP(), @@global.event_scheduler = 'ON'"
+_CONNECTED = "SHOW GLOBAL STATUS LIKE 'Threads_connected'"
+_ALLOWED = "SELECT @@global.max_connections"
 _SWITCHES = "SELECT @@global.slow_query_log, @@global.log_output"
 _LOGS_TO_TABLE = """
     SELECT @@global.slow_query_log = 1 AND FIND_IN_SET('TABLE', @@global.log_output) > 0
@@ -34,7 +36,7 @@ class Tables:
     """The log tables of one server; connects when it has to."""
 
     def __init__(self, settings: SourceSettings, connect: Callable[[SourceSettings], Session]) -> None:
-        self._settings, self._connect = settings, connect
+        self._settings, self._connect, self._meter = settings, connect, settings.meter
         self._session: Session | None = None
         limit = settings.db.max_sql_text_bytes
         # Four bytes more, so that the last character can be seen to be whole.
@@ -52,23 +54,31 @@ class Tables:
             self._session.drop()
             self._session = None
 
-    def stream(self, start: int, count: int, table: str = LIVE) -> Generator[list[Row]]:
-        """At most `count` rows from position `start` on, in chunks of at most 100 rows or 1 MiB of text."""
-        return self.connected().stream(self._rows(start, count, table), chunk_rows=CHUNK_ROWS, chunk_bytes=CHUNK_BYTES)
+    def stream(self, start: int, count: int, table: str = LIVE, *, is_new: bool = True) -> Generator[list[Row]]:
+        """At most `count` rows from position `start` on, in chunks of at most 100 rows or 1 MiB of text.
+
+        `is_new`: they were not read before.
+        """
+        self._meter.read(start)
+        sql = self._rows(start, count, table)
+        return self.connected().stream(sql, chunk_rows=CHUNK_ROWS, chunk_bytes=CHUNK_BYTES, is_new=is_new)
 
     def row(self, position: int, table: str = LIVE) -> Row | None:
         """The row there, None behind the end."""
+        self._meter.read(position)
         rows = self.connected().rows(self._rows(position, 1, table))
         return rows[0] if rows else None
 
     def count(self) -> int:
         """How many rows the log has."""
-        return int(self.connected().rows(_COUNT)[0][0])
+        present = int(self.connected().rows(_COUNT)[0][0])
+        self._meter.read(present)
+        return present
 
     def position_behind(self, last: str, present: int) -> int:
         """The position behind the row with that digest, wherever it stands among the first `present`; 0: nowhere."""
         behind = position = 0
-        with closing(self.stream(0, present)) as chunks:
+        with closing(self.stream(0, present, is_new=False)) as chunks:
             for chunk in chunks:
                 for row in chunk:
                     position += 1
@@ -94,6 +104,12 @@ class Tables:
         others = max(0, values["Threads_running"] - 1 - int(has_scheduler))
         uptime_s = values["Uptime"]
         return Counters(values["Slow_queries"], int(now) - uptime_s, others, uptime_s)
+
+    def strain(self) -> Strain:
+        """The connections that others use and may use: one status counter and one variable that every user may read."""
+        ((_, connected),) = self.connected().rows(_CONNECTED)
+        ((allowed,),) = self.connected().rows(_ALLOWED)
+        return Strain(int(connected) - 1, int(allowed) - 1)
 
     def have_all_that_is_counted(self) -> bool:
         """Whether the server writes each statement that it counts as slow into the log."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from agent.errors import SetupError, StatementsNotCreated, StatementsNotGranted
+from agent.sources import Strain
 from agent.sources._postgres_session import MARKER, Session
 from agent.sources._statement_counters import Row
 from agent.sources._statement_servers import Sight
@@ -45,6 +46,12 @@ _STATE_AND_INFO = f"""
     SELECT {MARKER} pg_has_role('pg_read_all_stats', 'USAGE'), extract(epoch FROM clock_timestamp())::float8,
         extract(epoch FROM stats_reset)::text, dealloc, (SELECT sum(active_time) FROM pg_stat_database)
     FROM {{schema}}.pg_stat_statements_info
+"""
+# Only clients take the places that max_connections counts; autovacuum and parallel workers have places of their own.
+_STRAIN = f"""
+    SELECT {MARKER} (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+        - coalesce(current_setting('reserved_connections', true), '0')::int
 """
 _DATABASES = f"SELECT {MARKER} oid, datname FROM pg_database"
 _ROLES = f"SELECT {MARKER} oid, rolname FROM pg_roles"
@@ -94,6 +101,11 @@ class Link:
             raise StatementsNotGranted
         reset = None if reset is None else str(reset)
         return replace(self.identity, at=at, reset=reset, dealloc=dealloc, active_ms=active_ms)
+
+    def strain(self) -> Strain:
+        """The connections that other clients use, and may use."""
+        ((connected, allowed),) = self.session.rows(_STRAIN)
+        return Strain(connected - 1, allowed - 1)
 
     def is_granted(self) -> bool:
         """Whether the server still shows what others do."""

@@ -56,13 +56,11 @@ class Look:
 
     def _record(self, delta: Delta, found: Text) -> Record:
         userid, dbid, queryid, _ = delta.key
-        if found.missing:  # every look finds the same queryid for it
-            text, fingerprint = (
-                f"<text unavailable: {found.missing}> queryid {queryid}",
-                fingerprint_of_queryid(queryid),
-            )
-        else:
-            text, fingerprint = self.redactor(found.sql, is_whole=found.sha256 is None)
+        text, fingerprint = found.sql, fingerprint_of_queryid(queryid)  # the same at every look
+        if found.missing:
+            text = f"<text unavailable: {found.missing}> queryid {queryid}"
+        elif text:
+            text, fingerprint = self.redactor(text, is_whole=found.sha256 is None)
         return Record(
             id=self._id(delta),
             source=self.kind,

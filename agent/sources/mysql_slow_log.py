@@ -15,7 +15,7 @@ from agent.clock import Clock
 from agent.errors import SlowLogMissing, SlowLogNotGranted, SourceError
 from agent.record import Record
 from agent.redact import Redactor
-from agent.sources import BOOKMARK_LOST, Reading, SourceSettings
+from agent.sources import BOOKMARK_LOST, Reading, SourceSettings, Strain
 from agent.sources._mysql_session import Row, Session, WritingSession
 from agent.sources._slow_log_place import LIVE, OLD, Counters, Place, decode, digest
 from agent.sources._slow_log_rotation import Rotation
@@ -47,6 +47,7 @@ class SlowLogTable:
         connect_to_write: Callable[[SourceSettings], Session] = WritingSession,
     ) -> None:
         self._settings = settings
+        self.meter = settings.meter
         self._clock = clock
         self._tables = Tables(settings, connect)
         self._rotation = Rotation(settings, self._tables, connect_to_write)
@@ -58,6 +59,14 @@ class SlowLogTable:
         """Connects and reads one row."""
         try:
             self._tables.row(0)
+        except SourceError:
+            self.close()
+            raise
+
+    def strain(self) -> Strain:
+        """From one status counter and one variable, which every user may read."""
+        try:
+            return self._tables.strain()
         except SourceError:
             self.close()
             raise

@@ -13,7 +13,7 @@ from datetime import datetime
 from agent.clock import Clock
 from agent.errors import SetupError, SourceError
 from agent.redact import Redactor
-from agent.sources import BOOKMARK_LOST, Reading, SourceSettings
+from agent.sources import BOOKMARK_LOST, Reading, SourceSettings, Strain
 from agent.sources._postgres_session import MARKER, Session
 from agent.sources._statement_bookmark import Bookmark, Opening, decode
 from agent.sources._statement_counters import (
@@ -50,6 +50,7 @@ class StatementStatistics:
         connect: Callable[[SourceSettings, Clock], Session] = Session,
     ) -> None:
         self._settings = settings
+        self.meter = settings.meter
         self._clock = clock
         self._connect = connect
         self._link: Link | None = None
@@ -61,6 +62,14 @@ class StatementStatistics:
         """Connects and asks for the extension and the grant."""
         try:
             self._linked().counters()
+        except SourceError:
+            self.close()
+            raise
+
+    def strain(self) -> Strain:
+        """From the sessions that pg_read_all_stats shows and the limits that everyone may read."""
+        try:
+            return self._linked().strain()
         except SourceError:
             self.close()
             raise
@@ -138,6 +147,7 @@ class StatementStatistics:
         ahead = dict(opening.before.ahead)
         for start in range(0, len(slow), STATEMENTS_A_READING):
             part = slow[start : start + STATEMENTS_A_READING]
+            self.meter.read(max(0, len(after.rows) - len(part)))  # each text is searched among all of them
             records = look.records(part, self._texts.read(of_the_server, part))
             ahead.update({delta.key: delta.row for delta in part})
             is_last = start + STATEMENTS_A_READING >= len(slow)

@@ -151,10 +151,12 @@ class Rig:
         **tree: Any,
     ) -> None:
         self.clock = clock or ManualClock()
-        self.source = source or FakeSource()
+        self.source = source or FakeSource(clock=self.clock)
         self.outbox = outbox or FaultyOutbox(directory, now=self.clock.unix)
         self.board = Scoreboard(self.clock.monotonic())
         self.inbox = ScriptedInbox(self.clock)
+        self.layers = Layers(config_tree(collection_interval=interval_s, **tree), {}, directory)
+        self.config = self.layers.build({})
         self.states: list[str] = []
         self.saved = 0
         self.made: list[FakeSource] = []
@@ -164,10 +166,9 @@ class Rig:
             paused=self.outbox.note(f"{PAUSED_NOTE}/{self.name}") is not None,
             now_s=self.clock.monotonic(),
             backoff=Backoff(1.0, 60.0, Midway()),  # type: ignore[arg-type]
+            max_load=self.config.watch(self.name).db_config.max_load,
             on_enter=self._entered,
         )
-        self.layers = Layers(config_tree(collection_interval=interval_s, **tree), {}, directory)
-        self.config = self.layers.build({})
         self.configs: list[Config] = []
         self.reconfiguration = Reconfiguration(self.config, self.layers, self._make_source, self.configs.append)
         self.book = CommandBook(self.outbox, self.config.collector_id, [self.name], self.clock.unix)

@@ -174,7 +174,7 @@ class FakeSession(Session):
     def rows(self, sql: str) -> list[Row]:
         return self.server.answer(sql)
 
-    def stream(self, sql: str, *, chunk_rows: int, chunk_bytes: int) -> Generator[list[Row]]:
+    def stream(self, sql: str, *, chunk_rows: int, chunk_bytes: int, is_new: bool = True) -> Generator[list[Row]]:
         finished = False
         try:
             found = self.server.answer(sql)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import books, salvage
+from storage import gaps, salvage
 from storage.envelope import Envelope
 from storage.findings import pending
 from tests.faults.damage import damage_and_judge, roll_back, spread
@@ -121,7 +121,7 @@ def test_without_its_gap_the_loss_would_have_no_name(
     plays: list[Play], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert rolled_back(plays, place / "named").is_fine
-    monkeypatch.setattr(books, "enter_gap", lambda *_: None)
+    monkeypatch.setattr(gaps, "enter", lambda *_: None)
     verdict = rolled_back(plays, place / "data")
     assert verdict.unnamed >= verdict.lost > 0
 

@@ -213,7 +213,7 @@ def test_an_audit_as_json_is_one_object(
 ) -> None:
     code, out, _ = said("audit", data_dir, "--json", monkeypatch=monkeypatch, capsys=capsys)
     told = json.loads(out)
-    assert (code, out.count("\n"), sorted(told)) == (0, 1, ["accounts", "balances", "gaps", "unnamed"])
+    assert (code, out.count("\n"), sorted(told)) == (0, 1, ["accounts", "balances", "gaps", "losses", "unnamed"])
     assert (told["balances"], told["accounts"]["queries"]["pending"]) == (True, 3)
 
 

@@ -103,13 +103,13 @@ def test_what_makes_no_valid_configuration_is_refused_untried(tmp_path: Path, pa
 def test_the_backend_cannot_have_more_of_the_texts(tmp_path: Path, params: dict[str, object], mode: str) -> None:
     bench = Bench(tmp_path, redact="fingerprint", remote_config=mode)
     with pytest.raises(CommandRefused, match="redact"):
-        bench.reconfiguration.accept(params)
+        bench.reconfiguration.accept(DEFAULT, params)
     assert (bench.sources, bench.stored, bench.reconfiguration.config.redact) == ([], {}, "fingerprint")
 
 
 def test_a_source_that_is_made_for_a_change_redacts_as_before(tmp_path: Path) -> None:
     bench = Bench(tmp_path, redact="literals", remote_config="any")
-    bench.reconfiguration.accept({"db_config": {"max_sql_text_bytes": 2_000}})
+    bench.reconfiguration.accept(DEFAULT, {"db_config": {"max_sql_text_bytes": 2_000}})
     assert [config.redact for config in bench.asked] == ["literals"]
 
 

@@ -15,10 +15,19 @@ import orjson
 import pytest
 
 from agent import machine
+from agent.cost import Cost, Load, Spent
 from agent.pulse import Stuck, thread_of
 from agent.status import FIRST_PRESENT, LinkStatus, Scoreboard, Status
-from storage.envelope import Tally
+from storage.envelope import Gap, Losses, LossSum, Tally
 from tests.fakes.clock import NOON
+
+NO_COST = {
+    "look_seconds": 0.0,
+    "look_rows": 0,
+    "look_bytes": 0,
+    "database_load": 0.0,
+    "collection_interval_effective": 0.0,
+}
 
 
 def snapshot(board: Scoreboard) -> Status:
@@ -93,6 +102,8 @@ def test_the_numbers_of_a_heartbeat() -> None:
         gaps=3,
         oldest_at=1_990.4,
     )
+    gap = Gap("w", "rotated", "a", None, 4, "why", at=1_700_000_000.0)
+    board.has_lost(Losses((gap,), (LossSum("w", "rotated", 3, 7, 1),)))
     board.heartbeat = LinkStatus(clock_skew_s=-0.5)
     stats = snapshot(board).stats()
     version = stats.pop("version")
@@ -110,11 +121,27 @@ def test_the_numbers_of_a_heartbeat() -> None:
         "outbox_oldest_seconds": 10,
         "parked": 1,
         "gaps": 3,
+        "gaps_estimate": 7,
+        "gaps_uncounted": 1,
+        "gaps_by_reason": [{"source": "w", "reason": "rotated", "times": 3, "estimate": 7, "uncounted": 1}],
+        "gaps_newest": [
+            {
+                "source": "w",
+                "reason": "rotated",
+                "since": "a",
+                "until": None,
+                "estimate": 4,
+                "times": 1,
+                "detail": "why",
+                "recorded_at": "2023-11-14T22:13:20+00:00",
+            }
+        ],
         "possible_duplicates": 2,
         "last_collection_at": later,
         "backend_clock_skew_seconds": -0.5,
         "stuck": None,
         "coverage": 0.75,
+        **NO_COST,
         "watches": {
             "watch 0": {
                 "state": "idle",
@@ -123,6 +150,7 @@ def test_the_numbers_of_a_heartbeat() -> None:
                 "last_error": "e",
                 "last_collection_at": NOON,
                 "coverage": 0.75,
+                **NO_COST,
             },
             "other": {
                 "state": "paused",
@@ -131,6 +159,7 @@ def test_the_numbers_of_a_heartbeat() -> None:
                 "last_error": "f",
                 "last_collection_at": later,
                 "coverage": None,
+                **NO_COST,
             },
         },
     }
@@ -216,3 +245,35 @@ def test_a_single_watch_needs_no_name_before_its_troubles() -> None:
     board.report("watch 0", error="e", reason="r", last_error="l", last_error_at=NOON)
     status = snapshot(board)
     assert (status.error, status.stats()["state_reason"], status.stats()["last_error"]) == ("e", "r", "l")
+
+
+def test_the_cost_of_looks_is_summed_up_and_the_worst_of_the_watches_is_that_of_the_agent() -> None:
+    board = board_with("idle", "idle")
+    board.report("watch 0", spent=Spent(Cost(1.5, 1.0, 0.5, 200, 3_000), Load(36.0, 1_060.4), 300.0))
+    slow = Spent(Cost(4.0006, 4.0, 4.0, 50, 700), Load(72.0, 1_060.4), 600.0, "looks come every 600 s")
+    board.report("watch 1", spent=slow, reason="why")
+    stats = snapshot(board).stats()
+    assert {name: stats[name] for name in NO_COST} == {
+        "look_seconds": 5.501,
+        "look_rows": 250,
+        "look_bytes": 3_700,
+        "database_load": 0.02,
+        "collection_interval_effective": 600.0,
+    }
+    second = stats["watches"]["watch 1"]  # type: ignore[index]
+    assert second["state_reason"] == "why; looks come every 600 s"
+    assert {name: second[name] for name in NO_COST} == {
+        "look_seconds": 4.001,
+        "look_rows": 50,
+        "look_bytes": 700,
+        "database_load": 0.02,
+        "collection_interval_effective": 600.0,
+    }
+    assert snapshot(board).error is None  # a budget that is kept is nothing wrong
+
+
+def test_the_load_of_a_heartbeat_is_that_of_its_moment() -> None:
+    board = board_with("idle")
+    board.report("watch 0", spent=Spent(load=Load(36.0, 1_060.4)))
+    later = board.status(now_s=1_060.4 + 3_600, now_unix=0.0).stats()
+    assert (snapshot(board).stats()["database_load"], later["database_load"]) == (0.01, 0.00368)

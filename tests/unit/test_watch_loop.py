@@ -140,7 +140,7 @@ def test_tries_grow_rarer_while_the_database_is_away(rig: Rig) -> None:
 def test_a_wrong_password_is_tried_again_at_the_next_due_time_only(rig: Rig) -> None:
     rig.source.refusal = LoginRefused("user u")
     rig.run_for(350)
-    assert (rig.source.reads, rig.watch.state, rig.board.watch("default").errors_count) == (4, "idle", 4)
+    assert (rig.source.strains, rig.watch.state, rig.board.watch("default").errors_count) == (4, "idle", 4)
     assert "DB-03" in str(rig.board.watch("default").error)
 
 

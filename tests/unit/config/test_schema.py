@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from agent.config.places import path_of, put
-from agent.config.schema import Config
+from agent.config.schema import DEFAULT, Config
 from tests.unit.config.conftest import Tree, valid
 
 
@@ -200,7 +200,7 @@ def test_no_secret_shows_in_a_configuration(tree: Tree) -> None:
 )
 def test_names_of_backups_are_a_list_or_text_with_commas(tree: Tree, given: object, expected: tuple[str, ...]) -> None:
     tree["db_config"]["slow_log_backups"] = given
-    assert Config.model_validate(tree).db_config.slow_log_backups == expected
+    assert Config.model_validate(tree).watch(DEFAULT).db_config.slow_log_backups == expected
 
 
 @pytest.mark.parametrize("name", ["", "a`b", "a b", "a.b", "a\n", "é", "x" * 65, "slow_log", "SLOW_LOG"])
@@ -210,6 +210,6 @@ def test_what_is_no_plain_name_of_another_table_is_no_backup(tree: Tree, name: s
 
 
 def test_the_agent_rotates_only_where_it_is_told_to(tree: Tree) -> None:
-    assert Config.model_validate(tree).db_config.rotate is False
+    assert Config.model_validate(tree).watch(DEFAULT).db_config.rotate is False
     tree["db_config"]["rotate"] = "true"  # as the environment says it
-    assert Config.model_validate(tree).db_config.rotate is True
+    assert Config.model_validate(tree).watch(DEFAULT).db_config.rotate is True

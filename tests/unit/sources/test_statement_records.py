@@ -14,25 +14,33 @@ import pytest
 from agent.record import Record
 from agent.redact import Level, Redactor, fingerprint_of_queryid
 from agent.redact.normal import digest
-from agent.sources._statement_counters import NORMAL, Delta
-from agent.sources._statement_records import Look, Texts
+from agent.sources._statement_counters import Delta
+from agent.sources._statement_records import Look, Text, Texts
+from agent.sources._statement_servers import NORMAL
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 LEVELS: tuple[Level, ...] = ("secrets", "literals", "fingerprint")
 
 
-def record(texts: Texts | str, level: Level = "literals", queryid: int = 7) -> Record:
+def record(texts: Texts, level: Level = "literals", queryid: int = 7) -> Record:
     row = (10, 5, queryid, True, 2, 3.0, 2.0, 4, None)
     delta = Delta(row=row, reason=NORMAL, since=NOW, calls=2, total_ms=3.0, rows=4)
     look = Look(
-        "pg_stat_statements", "default", NOW, {5: "shop"}, {10: "app"}, "/* ours */", Redactor(level, "postgres")
+        kind="pg_stat_statements",
+        watch="default",
+        at=NOW,
+        counting="1 2",
+        databases={5: "shop"},
+        roles={10: "app"},
+        marker="/* ours */",
+        redactor=Redactor(level, "postgres"),
     )
     [found] = look.records([delta], texts)
     return found
 
 
-def known(text: str, queryid: int = 7) -> Texts:
-    return {(10, 5, queryid, True): (text, None)}
+def known(text: str, queryid: int = 7, sha256: str | None = None) -> Texts:
+    return Texts({(10, 5, queryid, True): Text(text, sha256)}, otherwise="evicted")
 
 
 def test_the_text_leaves_as_the_level_says_and_its_fingerprint_at_every_level() -> None:
@@ -47,14 +55,14 @@ def test_the_text_leaves_as_the_level_says_and_its_fingerprint_at_every_level() 
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("texts", ["permission denied", {}])
+@pytest.mark.parametrize("texts", [Texts({}, "evicted"), Texts({(10, 5, -9, True): Text(missing="lost")}, "evicted")])
 def test_a_missing_text_is_told_at_every_level_and_has_the_fingerprint_of_its_queryid(
-    texts: Texts | str, level: Level
+    texts: Texts, level: Level
 ) -> None:
-    reason = texts if isinstance(texts, str) else "evicted"
+    reason = "lost" if texts.found else "evicted"
     found = record(texts, level, -9)
     assert found.sql_text == f"<text unavailable: {reason}> queryid -9"
-    assert found.fingerprint == fingerprint_of_queryid(-9) != record(texts, level, 9).fingerprint
+    assert found.fingerprint == fingerprint_of_queryid(-9) != record(Texts({}, "evicted"), level, 9).fingerprint
 
 
 def test_an_empty_text_has_the_fingerprint_of_its_queryid_too() -> None:
@@ -71,5 +79,5 @@ def test_versions_that_write_lists_differently_agree() -> None:
 
 
 def test_a_text_that_was_cut_is_read_as_such() -> None:
-    found = record({(10, 5, 7, True): ("COPY t FROM 'hunter2", "ab" * 32)})
+    found = record(known("COPY t FROM 'hunter2", sha256="ab" * 32))
     assert (found.sql_text, found.text_sha256) == ("COPY t FROM ?", "ab" * 32)
