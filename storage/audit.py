@@ -19,7 +19,7 @@ from storage.guard import guard
 from storage.high_water import FILE_NAME as MARK_NAME
 from storage.high_water import HighWaterFile
 from storage.outbox_file import FILE_NAME
-from storage.schema import COLUMNS, VERSION, identify
+from storage.schema import COLUMNS, GUARDED, identify
 
 _TOPICS = """
     SELECT topic FROM tally UNION SELECT topic FROM envelope UNION SELECT topic FROM parked ORDER BY topic
@@ -119,7 +119,7 @@ def _account(sql: sqlite3.Connection, topic: str, version: int) -> Account:
         counted_pending=books.waiting(sql, topic)[0],
         counted_parked=books.kept_aside(sql, topic),
         damaged=_damaged(sql, topic),
-        is_intact=version != VERSION or _is_intact(sql, topic),
+        is_intact=version < GUARDED or _is_intact(sql, topic),
     )
 
 

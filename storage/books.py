@@ -10,7 +10,7 @@ from storage import gaps
 from storage.envelope import LossSum, Tally
 from storage.errors import OutboxDamaged
 from storage.guard import guard
-from storage.schema import VERSION
+from storage.schema import GUARDED
 
 FIELDS: tuple[str, ...] = (
     *("captured", "delivered", "discarded", "lost", "parked", "pending", "pending_bytes", "envelopes"),
@@ -44,7 +44,7 @@ def read(sql: sqlite3.Connection, topic: str) -> Tally:
 
 def fields_of(version: int) -> tuple[str, ...]:
     """The numbers that a file of that format has of each topic."""
-    return FIELDS if version == VERSION else tuple(name for name in FIELDS if name not in _NEW_IN_2)
+    return FIELDS if version >= GUARDED else tuple(name for name in FIELDS if name not in _NEW_IN_2)
 
 
 def unnamed(lost: int, known: Sequence[LossSum]) -> int:

@@ -209,6 +209,10 @@ def _add_numbered(found: Findings, row: pages.Row) -> None:
         case (None, str(name), bytes(check)):
             if _holds("mark", (row.number, name), check):
                 found.marks[row.number] = name
+        case (None, str(), str(), _, _, _, str(), float() | int() as at, bytes(check)):  # as format 2 has written it
+            values = (row.number, *row.values[1:7], float(at))
+            if _holds("gap", values, check):
+                found.gaps.setdefault(row.number, (*values, 1))
         case (None, str(), str(), _, _, _, str(), float() | int() as at, int(times), bytes(check)):
             values = (row.number, *row.values[1:7], float(at), times)
             # One that took the place of others has the number of the first of them; its row is the newer one.

@@ -12,7 +12,7 @@ from typing import Any
 from storage.envelope import Gap, Losses, LossSum
 from storage.errors import OutboxDamaged
 from storage.guard import guard
-from storage.schema import COLUMNS, VERSION
+from storage.schema import COLUMNS, TIMES, VERSION
 
 KEPT = 1_000
 NEWEST = 5
@@ -89,7 +89,7 @@ def _gaps(sql: sqlite3.Connection, version: int, order: str) -> list[Gap]:
 
 
 def _times(version: int) -> str:
-    return "times" if version == VERSION else "1"
+    return "times" if version >= TIMES else "1"
 
 
 def _put(sql: sqlite3.Connection, row: tuple[Any, ...]) -> None:
