@@ -166,7 +166,7 @@ class Rig:
             paused=self.outbox.note(f"{PAUSED_NOTE}/{self.name}") is not None,
             now_s=self.clock.monotonic(),
             backoff=Backoff(1.0, 60.0, Midway()),  # type: ignore[arg-type]
-            max_load=self.config.watch(self.name).db_config.max_load,
+            max_load=self.config.watches[0].db_config.max_load,
             on_enter=self._entered,
         )
         self.configs: list[Config] = []
