@@ -57,6 +57,7 @@ from tests.integration.test_own_rotation import NOT_REPLICATED, TABLE_GRANTS
 from tests.servers.agent_process import run_agent, settings, write
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import WatchedPostgres
+from tests.servers.slow_log_server import SlowLogServer
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()
@@ -475,3 +476,18 @@ def test_the_sql_for_postgres_makes_a_user_that_is_enough(postgres18: WatchedPos
     slow = postgres18.slow_workload("readme", sleep_s=0.6)
     said, arrived = run_once(tmp_path, "postgres", own)
     assert (arrived.count(slow), all_is_delivered(said)) == (1, True), said
+
+
+def test_the_slow_log_servers_of_the_tests_are_those_of_the_table(clean_slow_log: SlowLogServer) -> None:
+    ((version,),) = clean_slow_log.execute("SELECT VERSION()")
+    name = {"mariadb": "MariaDB", "mysql": "MySQL"}[clean_slow_log.flavour]
+    (tested,) = [row[1] for row in table("server", chapter("### Servers and versions")) if row[0] == name]
+    assert re.match(r"\d+\.\d+", version)[0] == tested  # type: ignore[index]
+
+
+def test_the_postgres_servers_of_the_tests_are_those_of_the_table(postgres: WatchedPostgres) -> None:
+    ((version,),) = postgres.execute("SHOW server_version")
+    versions = "SELECT version FROM pg_available_extension_versions WHERE name = 'pg_stat_statements'"
+    newest = max(int(row[0].removeprefix("1.")) for row in postgres.execute(versions))
+    rows = [row[1] for row in table("server", chapter("### Servers and versions")) if row[0] == "PostgreSQL"]
+    assert f"{version.split('.')[0]}, extension 1.4 to 1.{newest}" in rows
