@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,7 @@ from agent.errors import ConfigError, DemoMissing
 from storage.errors import CodedError, OutboxError, OutboxLocked
 
 FOUND, UNUSABLE, RUNNING, INTERRUPTED = 1, 2, 3, 130
+WATCH_S = 1.0
 
 _A_PATH = click.Path(path_type=Path, readable=False)  # whether it can be read is for `load` to say
 _OPTIONS = (
@@ -127,6 +129,35 @@ def audit(context: click.Context, /, *, directory: Path | None, as_json: bool, *
 
 
 @cli.command()
+@click.argument("directory", required=False, type=_A_PATH)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of sentences.")
+@click.option("--watch", is_flag=True, help="Goes on showing it until Ctrl-C.")
+@_with_options
+@click.pass_context
+def status(context: click.Context, /, *, directory: Path | None, as_json: bool, watch: bool, **options: Any) -> None:
+    """Shows how the agent is now. Exit 1 when it complains, or when none runs here.
+
+    DIRECTORY: where its outbox is; default: data_dir of the configuration. Without an answer the outbox is looked at.
+    """
+    from agent import overview
+    from agent.clock import Clock
+
+    data_dir = directory if directory is not None else _load(context, options, quiet=True)[1].data_dir
+    clock, pause = Clock(), threading.Event()  # never set: a wait that Ctrl-C ends
+    while True:
+        found = overview.look(data_dir, clock)
+        if as_json:
+            click.echo(orjson.dumps(found))
+        else:
+            _show(list(overview.rows(found, clock.now())), anew=watch)
+        if not watch:
+            break
+        pause.wait(WATCH_S)
+    if not overview.is_well(found):
+        sys.exit(FOUND)
+
+
+@cli.command()
 @click.option("--keep", is_flag=True, help="Leaves everything running and prints the addresses.")
 def demo(*, keep: bool) -> None:
     """Shows the whole thing live: a real PostgreSQL, an outage of the backend, and nothing lost."""
@@ -152,6 +183,26 @@ def main() -> None:
     except CodedError as error:
         click.echo(str(error), err=True)
         sys.exit(RUNNING if isinstance(error, OutboxLocked) else UNUSABLE if _ends(error) else FOUND)
+
+
+def _show(rows: Sequence[tuple[str, str]], *, anew: bool) -> None:
+    if not sys.stdout.isatty():
+        width = max(len(name) for name, _ in rows)
+        click.echo("\n".join(f"{name:{width}}  {text}".rstrip() for name, text in rows))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, text in rows:
+        table.add_row(Text(name), Text(text))
+    console = Console(highlight=False)
+    if anew:
+        console.clear()
+    console.print(table)
 
 
 def _end_with(errors: Sequence[str]) -> None:

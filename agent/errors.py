@@ -37,6 +37,13 @@ class DemoMissing(CodedError):
     remedy = "Run scripts/demo, which installs it, or in the repository: pip install '.[demo]'"
 
 
+class AgentSilent(CodedError):
+    """The agent that holds this data directory does not say how it is."""
+
+    code = "AG-01"
+    remedy = "Ask as its user or root. When it stays silent, look at its log, and restart it: nothing is lost by that."
+
+
 class SourceError(CodedError):
     """A source could not be read."""
 

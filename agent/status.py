@@ -16,18 +16,21 @@ from agent.pulse import Stuck, thread_of
 from storage.envelope import Losses, Tally
 
 # The states of the machine by their names: this floor lies below the machine's; a test compares them.
-IDLE = "idle"
-FIRST_PRESENT = ("reconnecting", "paused", "collecting", IDLE)
+IDLE, PAUSED = "idle", "paused"
+FIRST_PRESENT = ("reconnecting", PAUSED, "collecting", IDLE)
 
 
 @dataclass(frozen=True, slots=True)
 class WatchStatus:
     """One watch, written by its own thread. `error` is what is wrong now, None when it is over.
 
+    `since`: when it came into its state; `due_at`: when it looks or tries next, None while it waits for a word;
     `coverage`: of its last whole look, as the reading told it.
     """
 
     state: str = IDLE
+    since: datetime | None = None
+    due_at: datetime | None = None
     reason: str = ""
     error: str | None = None
     last_error: str | None = None
@@ -105,6 +108,27 @@ class Status:
             "coverage": min((watch.coverage for watch in watches if watch.coverage is not None), default=None),
             "watches": {name: self._of(watch, reasons[name]) for name, watch in self.watches.items()},
         }
+
+    def overview(self) -> dict[str, object]:
+        """All that is known, for who asks here: the `stats` of a heartbeat, and what only changes from beat to beat.
+
+        `error`: what is wrong now; `delivery`, `heartbeat`: the links to the backend.
+        """
+        watches = {
+            name: {
+                **self._of(watch, self._reason(name)),
+                "error": watch.error,
+                "since": watch.since,
+                "due": watch.due_at,
+            }
+            for name, watch in self.watches.items()
+        }
+        links = {"delivery": self._link(self.delivery), "heartbeat": self._link(self.heartbeat)}
+        return {"error": self.error, **self.stats(), **links, "watches": watches}
+
+    def _link(self, link: LinkStatus) -> dict[str, object]:
+        ago_s = None if link.accepted_at_s is None else round(self.now_s - link.accepted_at_s, 1)
+        return {"error": link.error, "accepted_seconds_ago": ago_s}
 
     def _of(self, watch: WatchStatus, reason: str) -> dict[str, object]:
         return {

@@ -10,6 +10,7 @@ import queue
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
 from agent.burden import Burden
 from agent.clock import Clock
@@ -82,12 +83,18 @@ class WatchLoop:
         self._recover()
         try:
             while not self._stopping:
-                self._hear(self._watch.wait_s(self._parts.clock.monotonic()))
+                self._hear(self._wait_s())
                 self._hear_all()
                 if not self._stopping and self._watch.wait_s(self._parts.clock.monotonic()) == 0:
                     self._tell(self._look())
         finally:
             self.close()
+
+    def _wait_s(self) -> float | None:
+        wait_s = self._watch.wait_s(self._parts.clock.monotonic())
+        due_at = None if wait_s is None else self._parts.clock.now() + timedelta(seconds=wait_s)
+        self._parts.board.report(self.name, due_at=due_at)
+        return wait_s
 
     def close(self) -> None:
         """Ends the connection to the database."""

@@ -30,6 +30,7 @@ from agent.sinks import QUERIES, TOPICS, Sink
 from agent.sinks.http import HttpSink
 from agent.sources import Source, SourceSettings
 from agent.status import Scoreboard
+from agent.status_door import StatusDoor
 from agent.transport import Transport
 from agent.vigil import Vigil
 from agent.watch import Watch
@@ -65,12 +66,14 @@ class Agent:
     watches: tuple[WatchLoop, ...]
     flusher: Flusher
     heartbeat: Heartbeat
+    door: StatusDoor
     outbox: Outbox
     board: Scoreboard
     lock: DirectoryLock
 
     def close(self) -> None:
         """Closes what is open; everything acknowledged is on the disk already."""
+        self.door.close()
         self.outbox.close()
         self.lock.release()
 
@@ -144,10 +147,11 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
         on_saved=flusher.wake,
     )
     watches = tuple(_watch_loop(each, common, inboxes[each.name]) for each in config.watches)
-    everyone = *pulses.values(), flusher.pulse, heartbeat.pulse
+    door = StatusDoor(layers.data_dir, board, parts.clock)
+    everyone = *pulses.values(), flusher.pulse, heartbeat.pulse, door.pulse
     vigil = Vigil(everyone, board, parts.systemd, parts.clock, slack_s=parts.slack_s, pace_s=parts.pace_s)
-    conductor = Conductor(watches, flusher, heartbeat, vigil, clock=parts.clock)
-    return Agent(conductor, watches, flusher, heartbeat, outbox, board, lock)
+    conductor = Conductor(watches, flusher, heartbeat, door, vigil, clock=parts.clock)
+    return Agent(conductor, watches, flusher, heartbeat, door, outbox, board, lock)
 
 
 def _hand_on(command: Command, inboxes: Mapping[str, queue.SimpleQueue[Word]]) -> None:
@@ -177,9 +181,9 @@ def _watch_loop(own: WatchConfig, common: _Common, inbox: queue.SimpleQueue[Word
         now_s=clock.monotonic(),
         backoff=Backoff(RECONNECT_BASE_S, RECONNECT_CAP_S, common.parts.rng),
         max_load=own.db_config.max_load,
-        on_enter=lambda state: _entered(board, name, watch, state),
+        on_enter=lambda _: _entered(board, clock, name, watch),
     )
-    board.report(name, state=watch.state)
+    board.report(name, state=watch.state, since=clock.now())
     desk = CommandDesk(watch, outbox, common.book, common.reconfiguration, name=name, now_s=clock.monotonic)
     batch, pulse = common.config.outbox, common.pulses[name]
     return WatchLoop(
@@ -202,9 +206,10 @@ def _watch_loop(own: WatchConfig, common: _Common, inbox: queue.SimpleQueue[Word
     )
 
 
-def _entered(board: Scoreboard, name: str, watch: Watch, state: str) -> None:
-    board.report(name, state=state, reason=watch.reason)
-    tell(logging.DEBUG, "watch.entered", f"State {state}", watch=name, state=state, reason=watch.reason)
+def _entered(board: Scoreboard, clock: Clock, name: str, watch: Watch) -> None:
+    state, reason = watch.state, watch.reason
+    board.report(name, state=state, reason=reason, since=clock.now())
+    tell(logging.DEBUG, "watch.entered", f"State {state}", watch=name, state=state, reason=reason)
 
 
 def _transport(config: Config, **options: float) -> Transport:

@@ -7,13 +7,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from storage import gaps
+from storage import gaps, notes
 from storage.books import fields_of, tally_of
 from storage.connection import STATEMENT_ERRORS, connect_readonly, explain
 from storage.envelope import Losses, Tally
 from storage.errors import OutboxInaccessible
 from storage.outbox_file import FILE_NAME
-from storage.schema import VERSION, identify
+from storage.schema import GUARDED, VERSION, identify
 
 
 class OutboxView:
@@ -62,6 +62,15 @@ class OutboxView:
             return Losses()
         try:
             return gaps.losses(self._connection, self._version)
+        except STATEMENT_ERRORS as error:
+            raise explain(error) from error
+
+    def notes(self, prefix: str) -> dict[str, str]:
+        """The notes whose names begin like that, of format 2 or later."""
+        if self._connection is None or self._version < GUARDED:
+            return {}
+        try:
+            return notes.beginning_with(self._connection, prefix)
         except STATEMENT_ERRORS as error:
             raise explain(error) from error
 

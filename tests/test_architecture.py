@@ -48,17 +48,26 @@ FLOORS: tuple[tuple[str, ...], ...] = (
             "agent.watch_loop",
             "agent.worker",
         ),
-        *("agent.flusher", "agent.heartbeat", "agent.vigil", "agent.conductor", "agent.console"),
+        *("agent.flusher", "agent.heartbeat", "agent.vigil", "agent.status_door", "agent.conductor", "agent.console"),
     ),
     ("agent.wiring", "agent.doctor"),
-    ("agent.single", "agent.lobby", "agent.audit"),
+    ("agent.single", "agent.lobby", "agent.audit", "agent.overview"),
     ("agent.dev",),
     ("agent.cli", "agent.__main__", "scripts"),
 )
 # The file of the outbox belongs to those who collect, deliver and assemble; the rest knows its shapes and errors only.
 KNOW_STORAGE = (
     *("storage", "agent.collector", "agent.command_book", "agent.command_desk", "agent.watch_loop", "agent.flusher"),
-    *("agent.wiring", "agent.doctor", "agent.single", "agent.audit", "agent.cli", "agent.dev", "agent.console"),
+    *(
+        "agent.wiring",
+        "agent.doctor",
+        "agent.single",
+        "agent.audit",
+        "agent.overview",
+        "agent.cli",
+        "agent.dev",
+        "agent.console",
+    ),
     "scripts",
 )
 STORAGE_SHAPES = ("storage.errors", "storage.envelope")

@@ -26,6 +26,7 @@ from agent.heartbeat import Heartbeat
 from agent.pulse import SLACK_S
 from agent.sd_notify import SdNotify
 from agent.status import Scoreboard
+from agent.status_door import StatusDoor, ask
 from agent.transport import Transport
 from agent.vigil import Vigil
 from agent.watch_loop import Stop, WatchLoop
@@ -84,8 +85,9 @@ class Bench:
         )
         pulses = self.rig.loop.pulse, self.flusher.pulse, self.heartbeat.pulse
         vigil = Vigil(pulses, board, SdNotify(None), clock, slack_s=slack_s, pace_s=0.05)
+        self.door = StatusDoor(directory, board, clock)
         self.conductor = Conductor(
-            [self.rig.loop], self.flusher, self.heartbeat, vigil, clock=clock, deadlines=deadlines
+            [self.rig.loop], self.flusher, self.heartbeat, self.door, vigil, clock=clock, deadlines=deadlines
         )
         self.ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread = threading.Thread(target=lambda: self.ended.put(self.conductor.run()), daemon=True)
@@ -119,9 +121,11 @@ def test_it_runs_everything_and_ends_in_order_with_a_farewell(tmp_path: Path, st
     bench.source.rows = 30
     bench.start()
     wait_until(lambda: len(bench.sink.stored) == 30)
+    assert ask(tmp_path)
     assert stub.wait_for(lambda backend: len(backend.heartbeats) == 1, WAIT_S)
     assert bench.end() is True
     assert (bench.source.closes, bench.sink.closes, len(stub.heartbeats)) == (1, 1, 2)
+    assert ask(tmp_path) is None  # nobody is told anything any more
     bench.outbox.close()
 
 
@@ -305,7 +309,7 @@ def test_a_thread_that_lives_and_stands_still_is_told_and_that_it_goes_on(
     assert [(stuck.thread, stuck.doing) for stuck in bench.board.stuck] == [(thread, doing)]
     # CONTROL: who asks for life only sees nothing.
     workers = [life.worker for life in bench.conductor._lives.values()]
-    assert [worker is not None and worker._thread.is_alive() for worker in workers] == [True] * 3
+    assert [worker is not None and worker._thread.is_alive() for worker in workers] == [True] * 4
     if thread != "heartbeat":
         assert stub.wait_for(lambda each: each.heartbeats[-1]["stats"]["stuck"] is not None, WAIT_S)
         assert stub.heartbeats[-1]["stats"]["stuck"].startswith(f"{thread}: {doing} for ")
@@ -441,7 +445,9 @@ def test_several_watches_that_hang_end_by_the_same_deadline_as_one_and_the_other
     layers, sink = Layers(tree, {}, tmp_path), FakeSink()
     agent = wiring.build(layers.build({}), layers, wiring.Parts(sources=sources, sink=sink))
     conductor = Conductor(
-        agent.watches, agent.flusher, agent.heartbeat, agent.conductor._vigil, clock=Clock(), deadlines=QUICK
+        *(agent.watches, agent.flusher, agent.heartbeat, agent.door, agent.conductor._vigil),
+        clock=Clock(),
+        deadlines=QUICK,
     )
     ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
     threading.Thread(target=lambda: ended.put(conductor.run()), daemon=True).start()
