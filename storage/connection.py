@@ -21,7 +21,7 @@ BUSY_TIMEOUT_MS = 5_000
 PAGE_BYTES = 4_096  # SQLite's default, in force wherever an outbox was made
 WAL_AUTOCHECKPOINT_PAGES = 256
 JOURNAL_SIZE_LIMIT = 1_048_576
-CACHE_KIB = 512  # envelopes are written once and read once
+CACHE_KIB = 128  # envelopes are written once and read once
 
 # The order matters: auto_vacuum is only taken by a file that has no table yet, and before WAL is switched on.
 _PRAGMAS = (
