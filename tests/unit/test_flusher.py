@@ -278,6 +278,26 @@ def test_the_error_is_null_when_every_topic_works_again(bench: Bench) -> None:
     assert (bench.board.delivery.error, bench.books.pending) == (None, 0)
 
 
+def test_an_error_that_lasts_keeps_no_body_in_memory(bench: Bench) -> None:
+    def failed() -> BackendAway:
+        try:
+            raise TimeoutError
+        except TimeoutError:
+            try:
+                raise BackendAway
+            except BackendAway as error:
+                return error
+
+    error = failed()
+    assert error.__traceback__ is not None  # through it everything that was at hand would be held
+    assert error.__context__ is not None
+    bench.fill(1)
+    bench.sink.verdict = lambda _: Retry(error)
+    bench.drain()
+    assert bench.flusher.error is error
+    assert (error.__traceback__, error.__context__, error.__cause__) == (None, None, None)
+
+
 def test_an_error_about_an_envelope_that_a_person_discarded_is_over(bench: Bench) -> None:
     bench.fill(1)
     bench.sink.verdict = lambda _: Hold(KeyRefused())
