@@ -51,7 +51,11 @@ def third(postgres18: WatchedPostgres) -> WatchedPostgres:
 
 
 def database(name: str, db_type: str, db_config: Json) -> Json:
-    return {"name": name, "db_type": db_type, "db_config": {"connect_timeout": 2, "read_timeout": 5, **db_config}}
+    return {
+        "name": name,
+        "db_type": db_type,
+        "db_config": {"connect_timeout": 2, "read_timeout": 5, "max_load": 0, **db_config},
+    }
 
 
 def several(stub: StubBackend, *databases: Json) -> Json:
