@@ -22,11 +22,14 @@ def lines(found: Audit) -> Iterator[str]:
     yield from losses.lines(found.losses, GAPS_SHOWN)
     if found.unnamed:
         yield f"WRONG: {found.unnamed:,} lost records are named by no gap"
+    if found.damaged_gaps:
+        yield f"WRONG: {found.damaged_gaps:,} gaps are not what was written"
     yield "It balances." if found.balances else "It does not balance."
 
 
 def as_json(found: Audit) -> dict[str, object]:
-    """What a script reads: `balances`, `accounts` by topic, `losses` (sums), `gaps` (the last one first), `unnamed`."""
+    """What a script reads: `balances`, `accounts` by topic, `losses` (sums), `gaps` (the last one first), `unnamed`,
+    `damaged_gaps`."""
     accounts = {
         account.topic: {**asdict(account), "complaints": list(account.complaints)} for account in found.accounts
     }
@@ -37,6 +40,7 @@ def as_json(found: Audit) -> dict[str, object]:
         "losses": [asdict(each) for each in found.losses.sums],
         "gaps": gaps,
         "unnamed": found.unnamed,
+        "damaged_gaps": found.damaged_gaps,
     }
 
 

@@ -42,13 +42,27 @@ class Breaker:
         The first pause is one interval, each that follows in a row twice as long, up to an hour. Slow looks count for
         what is usual as well, so a server that stays slower than it was is looked at again.
         """
-        usual_s = median(self._longest) if len(self._longest) >= LOOKS_NEEDED else None
+        usual_s = self._usual_s()
         self._longest.append(longest_s)
         if usual_s is None or longest_s <= max(FLOOR_S, TIMES * usual_s):
             self._pause_s, self._until_s = 0.0, float("-inf")
             return None
+        return self._open(
+            f"an answer took {longest_s:.1f} s instead of about {round(usual_s, 2):g} s", now_s, interval_s
+        )
+
+    def has_lost(self, longest_s: float, now_s: float, interval_s: float) -> None:
+        """After a look that the database went away from: it opens when an answer was waited for so long that the
+        server may only be sick. How long it was says nothing of what is usual."""
+        usual_s = self._usual_s()
+        if longest_s > TIMES * max(FLOOR_S if usual_s is None else usual_s, FLOOR_S / TIMES):
+            self._open(f"no answer came within {longest_s:.1f} s", now_s, interval_s)
+
+    def _usual_s(self) -> float | None:
+        return median(self._longest) if len(self._longest) >= LOOKS_NEEDED else None
+
+    def _open(self, why: str, now_s: float, interval_s: float) -> str:
         self._pause_s = min(max(interval_s, 2 * self._pause_s), max(interval_s, PAUSE_CAP_S))
         self._until_s = now_s + self._pause_s
-        slow = f"an answer took {longest_s:.1f} s instead of about {round(usual_s, 2):g} s"
-        self._reason = f"{slow}; no look for {self._pause_s:g} s"
+        self._reason = f"{why}; no look for {self._pause_s:g} s"
         return self._reason

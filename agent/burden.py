@@ -48,7 +48,11 @@ class Burden:
         return None if reason is None else ServerStrained(reason)
 
     def has_failed(self, source: Source, error: SourceError) -> None:
-        """The look is over with that error. What was no look, or had no database, counts for no budget."""
+        """The look is over with that error. What was no look, or had no database, counts for no budget; but an answer
+        that was waited for in vain says that the server may be sick."""
+        if isinstance(error, DatabaseAway) and self._is_measuring:
+            longest_s = source.meter.cost().longest_s
+            self._breaker.has_lost(longest_s, self._clock.monotonic(), self._watch.interval_s)
         self._end(source, counts=not isinstance(error, DatabaseAway | ServerStrained))
 
     def has_ended(self, source: Source) -> None:

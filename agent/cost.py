@@ -59,6 +59,10 @@ class Meter:
         """Around the wait for more rows of a statement, none of which was read before."""
         return self._waiting(is_new=True)
 
+    def changing(self) -> AbstractContextManager[None]:
+        """Around the wait for what is no look: a rotation, which makes the next looks cheaper."""
+        return self._waiting(is_new=True)
+
     def read(self, rows: int) -> None:
         """So many rows more had to be read by the server, whether it sent them or not."""
         self._rows += rows

@@ -15,8 +15,9 @@ from agent.clock import Clock
 from agent.command_desk import PAUSED_NOTE
 from agent.sinks import QUERIES
 from agent.status import PAUSED, Scoreboard
-from agent.status_door import ask
+from agent.status_door import SOCKET_NAME, ask
 from storage.errors import CodedError
+from storage.lock import holder
 from storage.view import OutboxView
 
 GAPS_SHOWN = 5
@@ -33,6 +34,8 @@ def look(directory: Path, clock: Clock) -> dict[str, Any]:
     try:
         if (found := ask(directory)) is not None:
             return {"silent": None, **found}
+        if (process := holder(directory)) is not None:
+            silent = f"runs as process {process} and has no room for {SOCKET_NAME}; this is what its outbox says"
     except CodedError as error:
         silent = str(error)
     board = Scoreboard(clock.monotonic())

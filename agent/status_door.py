@@ -120,13 +120,15 @@ def _listening(directory: Path) -> Iterator[socket.socket]:
         path.unlink(missing_ok=True)  # of an agent that was killed: the lock on the directory is ours
         with _address(directory) as address:
             listener.bind(address)
+        ours = path.lstat().st_ino
         try:
             path.chmod(0o600)  # until then the directory keeps others away
             listener.listen()
             yield listener
         finally:
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                if path.lstat().st_ino == ours:  # and not that of an agent that came meanwhile
+                    path.unlink()
 
 
 @contextmanager

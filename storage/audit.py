@@ -63,10 +63,12 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """The whole file. `losses`: its newest gaps, KEPT at most, and the sums of all."""
+    """The whole file. `losses`: its newest gaps, KEPT at most, and the sums of all; `damaged_gaps`: how many of them
+    are not what was written."""
 
     accounts: tuple[Account, ...] = ()
     losses: Losses = field(default_factory=Losses)
+    damaged_gaps: int = 0
 
     @property
     def unnamed(self) -> int:
@@ -76,7 +78,7 @@ class Audit:
     @property
     def balances(self) -> bool:
         """Whether everything captured is accounted for."""
-        return self.unnamed == 0 and not any(account.complaints for account in self.accounts)
+        return self.unnamed == self.damaged_gaps == 0 and not any(account.complaints for account in self.accounts)
 
 
 def audit(directory: Path) -> Audit:
@@ -100,7 +102,7 @@ def audit(directory: Path) -> Audit:
             sql.execute("BEGIN")  # one snapshot, whatever a running agent does meanwhile
             topics = [row[0] for row in sql.execute(_TOPICS).fetchall()]
             accounts = tuple(_account(sql, topic, version) for topic in topics)
-            return Audit(accounts, gaps.losses(sql, version, newest=gaps.KEPT))
+            return Audit(accounts, gaps.losses(sql, version, newest=gaps.KEPT), gaps.damaged(sql, version))
     except STATEMENT_ERRORS as error:
         raise explain(error) from error
     except OSError as error:  # another user's directory

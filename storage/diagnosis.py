@@ -115,6 +115,7 @@ def _is_behind(sql: sqlite3.Connection, version: int, mark: HighWater) -> bool:
     )
     read = dict(sql.execute("SELECT name, at_seq FROM bookmark").fetchall()) if version >= GUARDED else {}
     given_up = notes.given_up(sql)  # a rebuilt file knows what it lost
+    read[notes.ANY] = max((at or 0 for at in read.values()), default=0)
     bookmarks = any((read.get(name) or 0) < at for name, at in mark.bookmarks.items() if name not in given_up)
     return envelopes.last_seq(sql) < mark.high or books or bookmarks
 

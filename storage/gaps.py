@@ -12,7 +12,7 @@ from typing import Any
 from storage.envelope import Gap, Losses, LossSum
 from storage.errors import OutboxDamaged
 from storage.guard import guard
-from storage.schema import COLUMNS, TIMES, VERSION
+from storage.schema import COLUMNS, GUARDED, TIMES, VERSION, columns_in
 
 KEPT = 1_000
 NEWEST = 5
@@ -76,6 +76,14 @@ def losses(sql: sqlite3.Connection, version: int = VERSION, newest: int = NEWEST
         newest=tuple(_gaps(sql, version, f"ORDER BY id DESC LIMIT {newest}")),
         sums=tuple(LossSum(*row) for row in sums),
     )
+
+
+def damaged(sql: sqlite3.Connection, version: int = VERSION) -> int:
+    """How many rows are not what was written; in files of format 1 nobody can know."""
+    if version < GUARDED:
+        return 0
+    rows = sql.execute(f"SELECT {', '.join(columns_in(version, 'gap'))} FROM gap")
+    return sum(row[-1] != guard("gap", *row[:-1]) for row in rows)
 
 
 def so_far(sql: sqlite3.Connection) -> int:

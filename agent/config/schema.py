@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from agent.redact import Level
 
 DEFAULT = "default"  # the name of the single pair db_type and db_config
+TAKEN = ("outbox", "others")  # the sources of gaps that are no database
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}(?<!\.db_config)")  # see places.path_of
 MIN_SQL_TEXT_BYTES = 1_024  # the anchor of a slow log row takes this much of its text
 DEFAULT_PORTS = {"mysql": 3306, "postgres": 5432}
@@ -95,6 +96,8 @@ class Database(_Section):
             raise ValueError("another database has this name")  # noqa: TRY004 - pydantic knows only this one
         if isinstance(value, str) and not NAME.fullmatch(value):
             raise ValueError("should be 1 to 64 letters, digits, _ . - and not end in .db_config")
+        if value in TAKEN:
+            raise ValueError("is a word of the agent's own in what it tells of losses; take another name")
         return value
 
 

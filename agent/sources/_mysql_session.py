@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 import struct
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import pymysql
@@ -153,7 +153,7 @@ class Session:
     def rows(self, sql: str) -> list[Row]:
         """All rows of a small result."""
         self._step(READING, self._read_timeout_s)
-        with explained(), self._meter.answering(), self._connection.cursor(Cursor) as cursor:
+        with explained(), self._waiting(), self._connection.cursor(Cursor) as cursor:
             cursor.execute(sql)
             found = list(cursor.fetchall())
         self._count(len(found))
@@ -184,6 +184,9 @@ class Session:
             if not finished:
                 self.drop()
 
+    def _waiting(self) -> AbstractContextManager[None]:
+        return self._meter.answering()
+
     def _count(self, rows: int) -> None:
         self._meter.read(rows)
         connection: Any = self._connection
@@ -203,6 +206,9 @@ class WritingSession(Session):
     """One that may write; what it does stays on this server and is not replicated."""
 
     _manner = _NOT_REPLICATED
+
+    def _waiting(self) -> AbstractContextManager[None]:
+        return self._meter.changing()
 
 
 def _next_chunk(cursor: SSCursor, chunk_rows: int, chunk_bytes: int) -> tuple[list[Row], bool]:

@@ -70,7 +70,8 @@ class Session:
                 keepalives_interval=10,
                 keepalives_count=3,
                 tcp_user_timeout=round(db.read_timeout * 1000),
-                options=_OPTIONS.format(ms=round(db.read_timeout * 1000)),
+                # Below our own patience, so that the server says what it was instead of a wait that ends.
+                options=_OPTIONS.format(ms=round(db.read_timeout * 900)),
                 async_=True,
             )
             with self._meter.connecting():

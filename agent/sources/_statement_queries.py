@@ -27,6 +27,7 @@ _COUNTERS_BEFORE_1_9 = f"""
         sum(rows)::bigint, NULL::float8
     FROM {{schema}}.pg_stat_statements(false) WHERE queryid IS NOT NULL AND calls > 0 GROUP BY 1, 2, 3
 """
+_ANY = f"SELECT {MARKER} 1 FROM {{schema}}.pg_stat_statements(false) LIMIT 1"
 _HAS_INFO = f"SELECT {MARKER} to_regclass('{{schema}}.pg_stat_statements_info') IS NOT NULL"
 # A backend that crashes takes the other processes along, but not the postmaster: its start time would not tell.
 _IDENTITY = f"""
@@ -92,6 +93,13 @@ class Link:
         """Every statement that was called; only those of the own user without pg_read_all_stats."""
         sql = _COUNTERS if self.shape.has_levels else _COUNTERS_BEFORE_1_9
         return cast("list[Row]", self.session.rows(self.shape.fill(sql)))
+
+    def demand_loaded(self) -> None:
+        """Raises what `counters` and `sight` would meet."""
+        if self.shape.has_info:
+            self.sight()
+        else:
+            self.session.rows(self.shape.fill(_ANY))
 
     def sight(self) -> Sight:
         """What the server says of itself now. Raises StatementsNotGranted when it would not say all."""

@@ -51,7 +51,7 @@ class TextReader:
     ) -> None:
         self._settings, self._clock, self._connect = settings, clock, connect
         self._limit = settings.db.max_sql_text_bytes
-        self._news = News("texts", clock)
+        self._news = News("texts", clock, watch=settings.watch)
 
     def read(self, link: Link, deltas: Sequence[Delta]) -> Texts:
         """The texts of these statements. Raises DatabaseAway."""

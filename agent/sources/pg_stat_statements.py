@@ -25,7 +25,7 @@ from agent.sources._statement_counters import (
     by_key,
     without_levels,
 )
-from agent.sources._statement_gaps import gaps_of
+from agent.sources._statement_gaps import Gaps, gaps_of
 from agent.sources._statement_queries import Link, link
 from agent.sources._statement_records import Look
 from agent.sources._statement_servers import Sight
@@ -59,9 +59,9 @@ class StatementStatistics:
         self._redactor = Redactor(settings.redact, self.db_type)
 
     def check(self) -> None:
-        """Connects and asks for the extension and the grant."""
+        """Connects and asks for the extension and the grant; reads no counters, which would be half a look."""
         try:
-            self._linked().counters()
+            self._linked().demand_loaded()
         except SourceError:
             self.close()
             raise
@@ -125,13 +125,12 @@ class StatementStatistics:
         self._last = (bookmark.encode(), bookmark)
         return self._last[0]
 
-    def _readings(
-        self, found: Comparison, opening: Opening, after: Baseline, gaps: tuple[Gap, ...]
-    ) -> Iterator[Reading]:
-        """The gaps go with the first: the bookmark of each says already which server it is."""
+    def _readings(self, found: Comparison, opening: Opening, after: Baseline, gaps: Gaps) -> Iterator[Reading]:
+        """The bookmark of the first says already which server it is; only that of the last has the whole baseline."""
         slow, whole = found.slow, opening.bookmark.at(after)
+        told = gaps.of_the_server
         if not slow:
-            yield Reading((), self._encoded(whole), gaps, found.coverage)
+            yield Reading((), self._encoded(whole), told + gaps.of_statements, found.coverage)
             return
         of_the_server = self._linked()
         look = Look(
@@ -152,8 +151,9 @@ class StatementStatistics:
             ahead.update({delta.key: delta.row for delta in part})
             is_last = start + STATEMENTS_A_READING >= len(slow)
             part_way = opening.bookmark.at(replace(opening.before, ahead=dict(ahead), ahead_at=after.taken_at))
-            yield Reading(records, self._encoded(whole if is_last else part_way), gaps, found.coverage)
-            gaps = ()
+            told += gaps.of_statements if is_last else ()
+            yield Reading(records, self._encoded(whole if is_last else part_way), told, found.coverage)
+            told = ()
 
     # -- reads -------------------------------------------------------------------------------------------------
 

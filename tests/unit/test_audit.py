@@ -43,7 +43,14 @@ def test_a_person_reads_an_equation_the_gaps_and_a_verdict() -> None:
 
 def test_nothing_balances() -> None:
     assert list(lines(Audit())) == ["gaps: 0", "It balances."]
-    assert as_json(Audit()) == {"balances": True, "accounts": {}, "losses": [], "gaps": [], "unnamed": 0}
+    assert as_json(Audit()) == {
+        "balances": True,
+        "accounts": {},
+        "losses": [],
+        "gaps": [],
+        "unnamed": 0,
+        "damaged_gaps": 0,
+    }
 
 
 def test_possible_duplicates_are_told_only_where_there_are_some() -> None:

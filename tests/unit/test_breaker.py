@@ -85,3 +85,25 @@ def test_a_server_that_stays_slower_than_it_was_becomes_the_usual_one() -> None:
     opened = [breaker.has_looked(4.0, 0, INTERVAL_S) is not None for _ in range(LOOKS_KEPT)]
     assert (opened[0], opened[-1]) == (True, False)
     assert opened.index(False) <= LOOKS_KEPT // 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("looks", "longest_s", "opens"), [(0, 9.9, False), (0, 10.1, True), (5, 1.9, False), (5, 2.1, True)]
+)
+def test_an_answer_that_was_waited_for_in_vain_opens_it_too(looks: int, longest_s: float, opens: bool) -> None:
+    breaker = after(*[0.2] * looks)
+    breaker.has_lost(longest_s, 1_000, INTERVAL_S)
+    reason = f"no answer came within {longest_s:.1f} s; no look for 300 s" if opens else None
+    assert [breaker.against(at_s) for at_s in (1_000, 1_299, 1_300)] == [reason, reason, None]
+
+
+def test_waits_in_vain_are_not_what_is_usual_and_each_in_a_row_pauses_longer() -> None:
+    breaker = after(*[0.2] * 5)
+    pauses = []
+    for _ in range(2 * LOOKS_KEPT):
+        breaker.has_lost(30.0, 0, INTERVAL_S)
+        pauses.append(next(at_s for at_s in range(0, 4_000, 100) if breaker.against(at_s) is None))
+    assert (pauses[:4], pauses[-1]) == ([300, 600, 1_200, 2_400], PAUSE_CAP_S)
+    assert breaker.has_looked(2.1, 10_000, INTERVAL_S) is not None
+    assert breaker.has_looked(0.2, 20_000, INTERVAL_S) is None
+    assert breaker.against(20_000) is None

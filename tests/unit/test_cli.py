@@ -196,6 +196,7 @@ def test_an_audit_without_a_directory_needs_a_configuration(
         "UPDATE tally SET captured = captured - 1",
         "UPDATE tally SET captured = captured + 1, lost = lost + 1",
         "UPDATE tally SET guard = x'00'",
+        "INSERT INTO gap (source, reason, detail, created_at) VALUES ('default', 'rotated', 'nobody wrote this', 0)",
     ],
 )
 def test_an_audit_that_finds_something_exits_1_and_says_what(
@@ -208,7 +209,7 @@ def test_an_audit_that_finds_something_exits_1_and_says_what(
     code, out, err = said("audit", "--json", data_dir, monkeypatch=monkeypatch, capsys=capsys)
     told = json.loads(out)
     assert (code, told["balances"], err) == (1, False, "")
-    assert told["unnamed"] or told["accounts"]["queries"]["complaints"]
+    assert told["unnamed"] or told["damaged_gaps"] or told["accounts"]["queries"]["complaints"]
 
 
 def test_an_audit_as_json_is_one_object(
@@ -216,7 +217,11 @@ def test_an_audit_as_json_is_one_object(
 ) -> None:
     code, out, _ = said("audit", data_dir, "--json", monkeypatch=monkeypatch, capsys=capsys)
     told = json.loads(out)
-    assert (code, out.count("\n"), sorted(told)) == (0, 1, ["accounts", "balances", "gaps", "losses", "unnamed"])
+    assert (code, out.count("\n"), sorted(told)) == (
+        0,
+        1,
+        ["accounts", "balances", "damaged_gaps", "gaps", "losses", "unnamed"],
+    )
     assert (told["balances"], told["accounts"]["queries"]["pending"]) == (True, 3)
 
 

@@ -29,6 +29,7 @@ from agent.overview import duration, is_well, look, rows
 from agent.status import LinkStatus, Scoreboard
 from agent.status_door import SOCKET_NAME, StatusDoor
 from storage.envelope import Change, Draft, Gap, Losses, LossSum, Tally
+from storage.lock import DirectoryLock
 from storage.outbox import FILE_NAME, Outbox
 from tests.fakes.clock import ManualClock
 
@@ -141,6 +142,13 @@ def test_of_a_dead_agent_the_outbox_tells(left_behind: Path, clock: ManualClock)
     assert said["outbox"].startswith("3 records wait (4 bytes, the oldest for ")
     assert said["gaps"] == "1"
     assert "delivery" not in said
+
+
+def test_an_agent_that_has_no_socket_is_not_called_dead(left_behind: Path, clock: ManualClock) -> None:
+    with DirectoryLock(left_behind):
+        found = look(left_behind, clock)
+    assert (found["pid"], is_well(found)) == (None, False)
+    assert words(found, clock)[0][1].startswith(f"runs as process {os.getpid()} and has no room for agent.sock")
 
 
 def test_of_a_silent_agent_the_outbox_tells_and_why(left_behind: Path, clock: ManualClock) -> None:

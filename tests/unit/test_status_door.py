@@ -100,6 +100,15 @@ def test_what_a_killed_agent_left_is_no_answer_and_no_obstacle(tmp_path: Path) -
         wait_until(lambda: ask(tmp_path) is not None)
 
 
+def test_the_end_leaves_the_socket_of_another_agent_alone(tmp_path: Path) -> None:
+    with running(tmp_path):
+        wait_until(lambda: opened(tmp_path))
+        (tmp_path / SOCKET_NAME).unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(tmp_path / SOCKET_NAME))
+    assert (tmp_path / SOCKET_NAME).exists()
+
+
 def test_a_guest_that_does_not_read_holds_up_nobody_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status_door, "READER_S", 0.5)
     board = Scoreboard(0.0)

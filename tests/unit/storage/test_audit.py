@@ -167,7 +167,8 @@ def test_a_gap_at_the_source_is_no_name_for_what_the_outbox_lost(played: Path) -
 def test_a_gap_of_an_unknown_number_names_any(played: Path) -> None:
     lose_one(played)
     assert tamper(played, "UPDATE gap SET estimate = NULL WHERE source = 'outbox'") == 1
-    assert audit(played).balances
+    found = audit(played)
+    assert (found.unnamed, complaints(found), found.balances, found.damaged_gaps) == (0, {}, False, 1)
 
 
 def test_a_loss_whose_name_is_lost_with_the_file_is_named_anew(played: Path) -> None:
