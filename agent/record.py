@@ -35,7 +35,8 @@ class Record:
     """One slow query: an execution (MySQL) or a statement over a window (PostgreSQL). Datetimes are aware UTC.
 
     `fingerprint`: the same for the same statement with other values; a digest of the text as agent/redact normalises
-    it, or of the queryid when there is no text.
+    it, or of the queryid when there is no text. `text_sha256`: of the whole, when the text was cut; empty when it was
+    redacted too, as the little that is missing could be guessed by the digest.
     """
 
     id: str
@@ -59,7 +60,7 @@ def to_wire(record: Record) -> bytes:
     """The record as the JSON object the backend reads, made safe for its database.
 
     NUL becomes U+FFFD, integers end at 2^31-1, names at 255 characters: one value beyond these would make the
-    backend refuse the whole body. `text_truncated` goes with the sha256 of the whole text.
+    backend refuse the whole body. `text_truncated` goes with the sha256 of the whole text, where that may leave.
     """
     fields: dict[str, object] = {
         "id": record.id,
@@ -77,7 +78,7 @@ def to_wire(record: Record) -> bytes:
     }
     if record.text_sha256 is not None:
         fields["text_truncated"] = True
-        fields["text_sha256"] = record.text_sha256
+        fields |= {"text_sha256": record.text_sha256} if record.text_sha256 else {}
     if record.start_time_confidence is not None:
         fields["start_time_confidence"] = record.start_time_confidence
     if record.window is not None:

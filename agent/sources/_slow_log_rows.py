@@ -48,7 +48,9 @@ class Mapper:
 
     def _record(self, row: Row, salt: bytes, position: int, start: datetime, confidence: str) -> Record:
         _stamp, user_host, query_time, lock_time, rows_sent, rows_examined, db, _thread, text, whole = row
-        sql_text, fingerprint = self.redactor(self._text(text or b"", cut=whole is not None), is_whole=whole is None)
+        logged = self._text(text or b"", cut=whole is not None)
+        sql_text, fingerprint = self.redactor(logged, is_whole=whole is None)
+        digest = whole.split(b" ", 1)[1].decode("ascii") if whole is not None else None
         return Record(
             # What was read, never what was made of it: the same row has the same id whenever it is read.
             id=hashlib.sha256(b"%b%d\0%b" % (salt, position, identity(row))).hexdigest(),
@@ -63,7 +65,7 @@ class Mapper:
             start_time=start,
             collected_at=self.collected_at,
             fingerprint=fingerprint,
-            text_sha256=whole.split(b" ", 1)[1].decode("ascii") if whole is not None else None,
+            text_sha256=digest if sql_text == logged or digest is None else "",
             start_time_confidence=confidence,
         )
 

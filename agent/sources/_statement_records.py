@@ -74,7 +74,7 @@ class Look:
             start_time=self.at,
             collected_at=self.at,
             fingerprint=fingerprint,
-            text_sha256=found.sha256,
+            text_sha256=found.sha256 if text == found.sql or found.sha256 is None else "",
             window=Window(
                 start=delta.since,
                 end=self.at,

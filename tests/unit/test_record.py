@@ -79,6 +79,8 @@ def test_the_first_window_has_no_start() -> None:
 def test_a_cut_text_says_so_with_the_digest_of_the_whole() -> None:
     found = wire(replace(PLAIN, text_sha256="d1"))
     assert (found["text_truncated"], found["text_sha256"]) == (True, "d1")
+    redacted = wire(replace(PLAIN, text_sha256=""))
+    assert (redacted["text_truncated"], "text_sha256" in redacted) == (True, False)
     assert "text_truncated" not in wire(PLAIN)
 
 

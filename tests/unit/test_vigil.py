@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.pulse import Pulse, Stuck
+from agent.pulse import Pulse, Stuck, thread_of
 from agent.sd_notify import SdNotify
 from agent.status import LinkStatus, Scoreboard
 from agent.vigil import Vigil
@@ -40,12 +40,13 @@ class Ears(SdNotify):
 
 
 class Bench:
-    def __init__(self, watchdog_s: float | None = 120.0) -> None:
+    def __init__(self, watchdog_s: float | None = 120.0, watches: tuple[str, ...] = ("default",)) -> None:
         self.clock = ManualClock()
         self.board = Scoreboard(self.clock.monotonic())
-        self.board.report("default", state="collecting")
+        for name in watches:
+            self.board.report(name, state="collecting")
         self.systemd = Ears(self.clock, watchdog_s)
-        self.pulses = {name: Pulse(name, self.clock) for name in ("watch default", "flusher", "heartbeat")}
+        self.pulses = {name: Pulse(name, self.clock) for name in (*map(thread_of, watches), "flusher", "heartbeat")}
         pulses = list(self.pulses.values())
         self.vigil = Vigil(pulses, self.board, self.systemd, self.clock, slack_s=SLACK_S, pace_s=PACE_S)
 
@@ -181,6 +182,17 @@ def test_whoever_is_stuck_ends_the_ticks_and_whoever_goes_on_brings_them_back(be
     bench.pulses[thread].beat("at it", 86_400)
     bench.look_for(PACE_S)
     assert bench.systemd.times("WATCHDOG=1")[-1] == bench.clock.monotonic()
+
+
+def test_one_database_that_hangs_does_not_take_the_others_along_and_all_together_do() -> None:
+    bench = Bench(watches=("orders", "billing"))
+    bench.pulses["watch orders"].beat("reading the database", 30.0)
+    bench.look_for(400)
+    assert "watch orders is stuck" in bench.beat()["error"]
+    assert bench.systemd.times("WATCHDOG=1")[-1] > bench.clock.monotonic() - 60
+    bench.pulses["watch billing"].beat("reading the database", 30.0)
+    bench.look_for(400)
+    assert bench.systemd.times("WATCHDOG=1")[-1] < bench.clock.monotonic() - 200
 
 
 def test_a_tick_that_could_not_be_told_is_told_at_the_next_look(bench: Bench) -> None:

@@ -106,6 +106,12 @@ def test_a_cut_text_carries_the_digest_of_the_whole() -> None:
     assert (record.sql_text, record.text_sha256) == ("a" * 1_023, "ab" * 32)
 
 
+def test_a_cut_text_that_was_redacted_carries_no_digest_by_which_the_rest_could_be_guessed() -> None:
+    text = b"SET PASSWORD = 'hunter2' /* " + b"a" * 1_000
+    [record] = MARIADB.records([(*ROW[:8], text, b"9999 " + b"ab" * 32)], 0)
+    assert (record.sql_text[:24], record.text_sha256) == ("SET PASSWORD = '***' /* ", "")
+
+
 def test_the_text_leaves_as_the_level_says_and_its_fingerprint_at_every_level() -> None:
     row = (*ROW[:8], b"SELECT  * FROM t WHERE id IN (1, 2)", None)
     found = [replace(MARIADB, redactor=Redactor(level, "mysql")).records([row], 0)[0] for level in LEVELS]
