@@ -151,7 +151,7 @@ class Status:
             "look_seconds": round(sum(each.look.seconds for each in spent), 3),
             "look_rows": sum(each.look.rows for each in spent),
             "look_bytes": sum(each.look.bytes for each in spent),
-            "database_load": round(max((each.load.share(self.now_s) for each in spent), default=0.0), 5),
+            "database_load": round(max((each.load.share(self.now_s) for each in spent), default=0.0), 7),
             "collection_interval_effective": max((each.pace_s for each in spent), default=None),
         }
 

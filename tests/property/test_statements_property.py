@@ -30,9 +30,9 @@ from hypothesis.stateful import (
 
 from agent.config.schema import DbConfig
 from agent.sources import Reading, SourceSettings, _statement_bookmark
+from agent.sources._statement_gaps import Gaps
 from agent.sources._statement_servers import CRASH_S, Recognised
 from agent.sources.pg_stat_statements import StatementStatistics
-from storage.envelope import Gap
 from tests.fakes.clock import ManualClock
 from tests.property.statements_world import NAMES, SLOW_MS, Server, Wire, World
 
@@ -340,8 +340,8 @@ def no_evictions(*_: object) -> int:
     return 0
 
 
-def no_gaps(*_: object) -> tuple[Gap, ...]:
-    return ()
+def no_gaps(*_: object) -> Gaps:
+    return Gaps((), ())
 
 
 @pytest.mark.parametrize(

@@ -276,4 +276,4 @@ def test_the_load_of_a_heartbeat_is_that_of_its_moment() -> None:
     board = board_with("idle")
     board.report("watch 0", spent=Spent(load=Load(36.0, 1_060.4)))
     later = board.status(now_s=1_060.4 + 3_600, now_unix=0.0).stats()
-    assert (snapshot(board).stats()["database_load"], later["database_load"]) == (0.01, 0.00368)
+    assert (snapshot(board).stats()["database_load"], later["database_load"]) == (0.01, 0.0036788)
