@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from agent import losses
 from storage.audit import Account, Audit
-from storage.envelope import Gap
 
+GAPS_SHOWN = 20  # to a person; a script gets all there are
 _PARTS = ("delivered", "pending", "parked", "discarded", "lost")
 
 
@@ -18,28 +19,31 @@ def lines(found: Audit) -> Iterator[str]:
         if account.possible_duplicates:
             yield f"  {account.possible_duplicates:,} delivered records may be there twice if the backend ignores keys"
         yield from (f"  WRONG: {complaint}" for complaint in account.complaints)
-    yield f"gaps: {len(found.gaps)}"
-    yield from (f"  {_sentence(gap)}" for gap in found.gaps)
+    yield from losses.lines(found.losses, GAPS_SHOWN)
     if found.unnamed:
         yield f"WRONG: {found.unnamed:,} lost records are named by no gap"
+    if found.damaged_gaps:
+        yield f"WRONG: {found.damaged_gaps:,} gaps are not what was written"
     yield "It balances." if found.balances else "It does not balance."
 
 
 def as_json(found: Audit) -> dict[str, object]:
-    """What a script reads: `balances`, `accounts` by topic, `gaps` and `unnamed`."""
+    """What a script reads: `balances`, `accounts` by topic, `losses` (sums), `gaps` (the last one first), `unnamed`,
+    `damaged_gaps`."""
     accounts = {
         account.topic: {**asdict(account), "complaints": list(account.complaints)} for account in found.accounts
     }
-    gaps = [asdict(gap) for gap in found.gaps]
-    return {"balances": found.balances, "accounts": accounts, "gaps": gaps, "unnamed": found.unnamed}
+    gaps = [losses.as_json(gap) for gap in found.losses.newest]
+    return {
+        "balances": found.balances,
+        "accounts": accounts,
+        "losses": [asdict(each) for each in found.losses.sums],
+        "gaps": gaps,
+        "unnamed": found.unnamed,
+        "damaged_gaps": found.damaged_gaps,
+    }
 
 
 def _equation(account: Account) -> str:
     parts = " + ".join(f"{name} {getattr(account, name):,}" for name in _PARTS)
     return f"{account.topic}: captured {account.captured:,} = {parts}"
-
-
-def _sentence(gap: Gap) -> str:
-    count = "an unknown number" if gap.estimate is None else f"about {gap.estimate:,}"
-    between = f", {gap.since or 'ever'} to {gap.until or 'now'}" if gap.since or gap.until else ""
-    return f"{gap.source}: {count} ({gap.reason}: {gap.detail}){between}"

@@ -10,7 +10,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from agent.errors import ConfigError, DemoMissing
 from storage.errors import CodedError, OutboxError, OutboxLocked
 
 FOUND, UNUSABLE, RUNNING, INTERRUPTED = 1, 2, 3, 130
+WATCH_S = 1.0
 
 _A_PATH = click.Path(path_type=Path, readable=False)  # whether it can be read is for `load` to say
 _OPTIONS = (
@@ -71,7 +73,8 @@ def run(context: click.Context, /, **options: Any) -> None:
     logs.tell(
         logging.INFO,
         "agent.started",
-        f"Watching {config.db_type} at {config.db_config.host}:{config.db_port} for {config.backend_url}",
+        f"Watching {_watched(config)} for {config.backend_url}",
+        watches=[watch.name for watch in config.watches],
         version=__version__,
         pid=os.getpid(),
         data_dir=str(layers.data_dir),
@@ -91,18 +94,18 @@ def once(context: click.Context, /, *, dry_run: bool, **options: Any) -> None:
 
     config, layers = _load(context, options, quiet=True)
     if dry_run:
-        for line in single.preview(config, layers):
+        unread: list[str] = []
+        for line in single.preview(config, layers, unread.append):
             click.echo(line)
+        _end_with(unread)
         return
     outcome = single.collect_and_deliver(config, layers)
     books = f"collected {outcome.collected}, delivered {outcome.delivered}"
     click.echo(f"{books}, waiting {outcome.waiting}, parked {outcome.parked}")
     if outcome.paused:
-        click.echo("Collecting is paused by a `stop` of the backend; its `start` ends that.")
-    for error in outcome.errors:
-        click.echo(str(error), err=True)
-    if outcome.errors:
-        sys.exit(FOUND)
+        whose = f" of {', '.join(outcome.paused)}" if len(config.watches) > 1 else ""
+        click.echo(f"Collecting{whose} is paused by a `stop` of the backend; its `start` ends that.")
+    _end_with(outcome.errors)
 
 
 @cli.command()
@@ -122,6 +125,35 @@ def audit(context: click.Context, /, *, directory: Path | None, as_json: bool, *
     found = examine(data_dir)
     click.echo(orjson.dumps(words.as_json(found)).decode() if as_json else "\n".join(words.lines(found)))
     if not found.balances:
+        sys.exit(FOUND)
+
+
+@cli.command()
+@click.argument("directory", required=False, type=_A_PATH)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of sentences.")
+@click.option("--watch", is_flag=True, help="Goes on showing it until Ctrl-C.")
+@_with_options
+@click.pass_context
+def status(context: click.Context, /, *, directory: Path | None, as_json: bool, watch: bool, **options: Any) -> None:
+    """Shows how the agent is now. Exit 1 when it complains, or when none runs here.
+
+    DIRECTORY: where its outbox is; default: data_dir of the configuration. Without an answer the outbox is looked at.
+    """
+    from agent import overview
+    from agent.clock import Clock
+
+    data_dir = directory if directory is not None else _load(context, options, quiet=True)[1].data_dir
+    clock, pause = Clock(), threading.Event()  # never set: a wait that Ctrl-C ends
+    while True:
+        found = overview.look(data_dir, clock)
+        if as_json:
+            click.echo(orjson.dumps(found))
+        else:
+            _show(list(overview.rows(found, clock.now())), anew=watch)
+        if not watch:
+            break
+        pause.wait(WATCH_S)
+    if not overview.is_well(found):
         sys.exit(FOUND)
 
 
@@ -151,6 +183,41 @@ def main() -> None:
     except CodedError as error:
         click.echo(str(error), err=True)
         sys.exit(RUNNING if isinstance(error, OutboxLocked) else UNUSABLE if _ends(error) else FOUND)
+
+
+def _show(rows: Sequence[tuple[str, str]], *, anew: bool) -> None:
+    if not sys.stdout.isatty():
+        width = max(len(name) for name, _ in rows)
+        click.echo("\n".join(f"{name:{width}}  {text}".rstrip() for name, text in rows))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, text in rows:
+        table.add_row(Text(name), Text(text))
+    console = Console(highlight=False)
+    if anew:
+        console.clear()
+    console.print(table)
+
+
+def _end_with(errors: Sequence[str]) -> None:
+    for error in errors:
+        click.echo(error, err=True)
+    if errors:
+        sys.exit(FOUND)
+
+
+def _watched(config: Config) -> str:
+    several = len(config.watches) > 1
+    return ", ".join(
+        f"{f'{each.name}: ' if several else ''}{each.db_type} at {each.db_config.host}:{each.port}"
+        for each in config.watches
+    )
 
 
 def _ends(error: CodedError) -> bool:

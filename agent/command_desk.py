@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
-from agent.collector import result_draft
+from agent.command_book import CommandBook
 from agent.commands import Command, Result
-from agent.config.schema import Config
 from agent.errors import CommandRefused
 from agent.logs import tell
 from agent.reconfigure import Reconfiguration
@@ -21,22 +21,21 @@ PAUSED_NOTE = "paused"
 
 
 class CommandDesk:
-    """The commands of one watch; used by the watch's thread only."""
+    """The commands of one watch; used by the watch's thread only. Book and configuration are those of all watches."""
 
     def __init__(
         self,
         watch: Watch,
         outbox: Outbox,
+        book: CommandBook,
         reconfiguration: Reconfiguration,
         *,
         name: str,
         now_s: Callable[[], float],
-        on_config: Callable[[Config], None],
     ) -> None:
-        self._watch, self._outbox, self._reconfiguration = watch, outbox, reconfiguration
+        self._watch, self._outbox, self._book, self._reconfiguration = watch, outbox, book, reconfiguration
         self._name = name
         self._now_s = now_s
-        self._on_config = on_config
 
     def carry_out(self, command: Command) -> Source | None:
         """Does what the command says unless it was done before; a new source when `update_config` brought one.
@@ -44,10 +43,10 @@ class CommandDesk:
         `collect` is only noted down: the look that follows answers it. Raises OutboxError when nothing could be
         stored; the command stays pending at the backend and comes again.
         """
-        mark = self._mark(command)
-        if mark in map(self._mark, self._watch.asked) or self._outbox.has_mark(mark):
+        asked = map(self._book.mark, self._watch.asked)
+        if self._book.mark(command) in asked or self._book.is_done(command, self._name):
             return None
-        tell(logging.INFO, "command.received", f"Command {command.word[:100]}", id=command.id)
+        tell(logging.INFO, "command.received", f"Command {command.word[:100]}", id=command.id, watch=self._name)
         target = command.params.get("target")
         if target is not None and target != self._name:
             self._answer(command, success=False, details={"error": f"unknown target {str(target)[:100]}"})
@@ -61,13 +60,15 @@ class CommandDesk:
             self._answer(command, success=False, details={"error": f"unknown command {command.word[:100]}"})
         return None
 
-    def answers(self, *, success: bool, details: Mapping[str, object]) -> Change:
-        """The results of every `collect` that was asked for, to be saved with the last turn of the look."""
-        asked = self._watch.asked
-        return Change(
-            drafts=tuple(result_draft(Result(command, success, details)) for command in asked),
-            marks=tuple(self._mark(command) for command in asked),
-        )
+    @contextmanager
+    def answers(self, *, success: bool, details: Mapping[str, object]) -> Iterator[Change]:
+        """The results of every `collect` that was asked for, to be saved in this block with the last turn of the look.
+
+        Nothing else is to be done in it: other watches may wait for its end.
+        """
+        results = [Result(command, success, details) for command in self._watch.asked]
+        with self._book.entered(self._name, results) as change:
+            yield change
 
     def _set_pause(self, command: Command, *, paused: bool) -> None:
         state = "collecting is paused" if paused else "collecting goes on"
@@ -77,19 +78,19 @@ class CommandDesk:
 
     def _update(self, command: Command) -> Source | None:
         try:
-            source = self._reconfiguration.accept(command.params)
+            source = self._reconfiguration.accept(self._name, command.params)
         except CommandRefused as error:
-            tell(logging.WARNING, "command.refused", str(error), id=command.id)
+            tell(logging.WARNING, "command.refused", str(error), id=command.id, watch=self._name)
             self._answer(command, success=False, details={"error": error.detail, "code": error.code})
             return None
-        config = self._reconfiguration.config
+        config = self._reconfiguration.config.watch(self._name)
+        self._watch.set_max_load(config.db_config.max_load)
         self._watch.set_interval(config.collection_interval, self._now_s())
-        self._on_config(config)
         try:
             self._answer(command, success=True, details={"message": "the configuration was changed"})
         except OutboxError as error:
             # The change is in force and has to be used; the command comes again and then changes nothing more.
-            tell(logging.WARNING, "command.postponed", f"Its result waits: {error}", id=command.id)
+            tell(logging.WARNING, "command.postponed", f"Its result waits: {error}", id=command.id, watch=self._name)
         return source
 
     def _answer(
@@ -100,8 +101,5 @@ class CommandDesk:
         details: Mapping[str, object],
         notes: Mapping[str, str | None] | None = None,
     ) -> None:
-        draft = result_draft(Result(command, success, details))
-        self._outbox.commit(Change(drafts=(draft,), marks=(self._mark(command),), notes=notes or {}))
-
-    def _mark(self, command: Command) -> str:
-        return command.mark(self._reconfiguration.config.collector_id)
+        with self._book.entered(self._name, [Result(command, success, details)], notes) as change:
+            self._outbox.commit(change)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.body import dumps
 
 MAX_COMMANDS = 100
+WORDS = ("start", "stop", "collect", "update_config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,19 @@ class Result:
     def to_wire(self) -> bytes:
         """The body of the execute call."""
         return dumps({"command_id": self.command.id, "success": self.success, "result": dict(self.details)})
+
+
+def addressees(command: Command, watches: Sequence[str]) -> tuple[str, ...]:
+    """The names of the watches that a command is for, of all there are: of the one that it names, or of all.
+
+    What nobody can carry out is answered by the first: an unknown word, an unknown target, or a `db_config` that says
+    not for which of several databases it is.
+    """
+    target = command.params.get("target")
+    if target is not None:
+        return tuple(name for name in watches if name == target) or (watches[0],)
+    whose = command.word == "update_config" and "db_config" in command.params
+    return (watches[0],) if whose or command.word not in WORDS else tuple(watches)
 
 
 def parse(entries: object) -> tuple[Command, ...]:

@@ -15,6 +15,7 @@ from agent.flusher import Flusher
 from agent.heartbeat import Heartbeat
 from agent.logs import tell
 from agent.pulse import Pulse, Stuck
+from agent.status_door import StatusDoor
 from agent.vigil import Vigil
 from agent.watch_loop import Stop, WatchLoop
 from agent.worker import Worker
@@ -58,23 +59,24 @@ class _Life:
 
 
 class Conductor:
-    """Runs watches, flusher and heartbeat until a signal or `stop`."""
+    """Runs watches, flusher, heartbeat and the door of the status until a signal or `stop`."""
 
     def __init__(
         self,
         watches: Sequence[WatchLoop],
         flusher: Flusher,
         heartbeat: Heartbeat,
+        door: StatusDoor,
         vigil: Vigil,
         *,
         clock: Clock,
         deadlines: Deadlines | None = None,
     ) -> None:
-        self._watches, self._flusher, self._heartbeat = watches, flusher, heartbeat
+        self._watches, self._flusher, self._heartbeat, self._door = watches, flusher, heartbeat, door
         self._vigil, self._clock = vigil, clock
         self._deadlines = deadlines or Deadlines()
         self._inbox: queue.SimpleQueue[Stop | _Died] = queue.SimpleQueue()
-        runners: tuple[WatchLoop | Flusher | Heartbeat, ...] = (*watches, flusher, heartbeat)
+        runners: tuple[WatchLoop | Flusher | Heartbeat | StatusDoor, ...] = (*watches, flusher, heartbeat, door)
         self._abandon_at_s = 0.0
         self._lives = {runner.pulse.thread: _Life(runner.run, runner.pulse) for runner in runners}
 
@@ -169,6 +171,7 @@ class Conductor:
         self._flusher.stop(began_s + limits.drain_s)
         self._lives[self._flusher.pulse.thread].join(self._left(began_s, limits.drain_s))
         self._heartbeat.stop()
+        self._door.stop()
         late = [name for name, life in self._lives.items() if not life.join(self._left(began_s, limits.abandon_s))]
         if late:
             tell(logging.WARNING, "agent.abandoned", f"Left behind while hanging: {', '.join(late)}", threads=late)

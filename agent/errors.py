@@ -37,6 +37,13 @@ class DemoMissing(CodedError):
     remedy = "Run scripts/demo, which installs it, or in the repository: pip install '.[demo]'"
 
 
+class AgentSilent(CodedError):
+    """The agent that holds this data directory does not say how it is."""
+
+    code = "AG-01"
+    remedy = "Ask as its user or root. When it stays silent, look at its log, and restart it: nothing is lost by that."
+
+
 class SourceError(CodedError):
     """A source could not be read."""
 
@@ -69,6 +76,13 @@ class BookmarkUnreadable(SetupError):
 
     code = "DB-04"
     remedy = "Another version wrote it, or db_type was changed: give the agent a data_dir of its own to begin anew."
+
+
+class ServerStrained(SetupError):
+    """The database is too busy to be looked at."""
+
+    code = "DB-05"
+    remedy = "The rows wait in the database, and the agent looks again by itself; see what keeps the server busy."
 
 
 class SlowLogNotGranted(SetupError):
@@ -108,6 +122,13 @@ class SlowLogOff(SetupError):
     remedy = "As an administrator: SET GLOBAL slow_query_log=ON, log_output='TABLE'; and the same in its configuration."
 
 
+class RotationRefused(SetupError):
+    """The server does not let the agent rotate mysql.slow_log."""
+
+    code = "MY-06"
+    remedy = "Grant what the README names for db_config rotate, or switch that off; collecting goes on."
+
+
 class StatementsNotCreated(SetupError):
     """The extension pg_stat_statements does not exist in this database."""
 
@@ -127,6 +148,16 @@ class StatementsNotGranted(SetupError):
 
     code = "PG-03"
     remedy = "As a superuser: GRANT pg_read_all_stats TO monitoring;"
+
+
+class TextsUndecodable(SetupError):
+    """The text of one statement cannot be shown in this database's encoding, so the server shows none at all here."""
+
+    code = "PG-04"
+    remedy = (
+        "As a superuser, in a database with the encoding SQL_ASCII: CREATE EXTENSION IF NOT EXISTS pg_stat_statements; "
+        "the agent then reads the texts there."
+    )
 
 
 class BackendAway(CodedError):

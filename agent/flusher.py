@@ -181,7 +181,7 @@ class Flusher:
         if error is None:
             del self._errors[about]
         else:
-            self._errors[about] = error
+            self._errors[about] = error.bare()
             self._news[about].wrong(error)
         now = self.error
         self._board.delivery = LinkStatus(error=str(now) if now else None)

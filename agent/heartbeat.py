@@ -99,7 +99,7 @@ class Heartbeat:
             self._failed(wrong)
 
     def _failed(self, error: CodedError) -> None:
-        self._error = error
+        self._error = error.bare()
         self._news.wrong(error)
         before = self._board.heartbeat
         self._board.heartbeat = LinkStatus(str(error), before.accepted_at_s, before.clock_skew_s)

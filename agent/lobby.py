@@ -14,6 +14,7 @@ from agent.config.layers import Layers
 from agent.config.schema import Config
 from agent.logs import tell
 from agent.status import LinkStatus, Scoreboard
+from agent.status_door import StatusDoor
 from agent.worker import Worker
 from storage.errors import OutboxBroken, OutboxDamaged, OutboxError, OutboxFull
 
@@ -41,9 +42,12 @@ def _wait(config: Config, layers: Layers, parts: wiring.Parts, error: OutboxErro
     heartbeat = wiring.make_heartbeat(config, parts, board, give=lambda _: None)
     died = threading.Event()
     worker = Worker("heartbeat", heartbeat.run, lambda _: died.set())
+    door = StatusDoor(layers.data_dir, board, parts.clock)
+    keeper = Worker("status", door.run, lambda _: None)
     pause = threading.Event()  # never set: a wait that a signal ends
     board.delivery = LinkStatus(error=str(error))
     worker.start()
+    keeper.start()
     try:
         while True:
             parts.systemd.ready()
@@ -56,4 +60,7 @@ def _wait(config: Config, layers: Layers, parts: wiring.Parts, error: OutboxErro
                 board.delivery = replace(board.delivery, error=str(still))
     finally:
         heartbeat.stop()
+        door.stop()
         worker.join(LEAVE_S)
+        if keeper.join(LEAVE_S):
+            door.close()

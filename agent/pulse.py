@@ -14,6 +14,7 @@ from agent.clock import Clock
 # What no timeout of ours covers: a busy machine, a slow disk, the wait for a lock, the resolver of names.
 SLACK_S = 60.0
 PACE_S = 5.0
+_WATCH = "watch "
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,4 +88,9 @@ class Rounds:
 
 def thread_of(watch: str) -> str:
     """The name of a watch's thread: a watch has a name of a person's choice, "flusher", for example."""
-    return f"watch {watch}"
+    return f"{_WATCH}{watch}"
+
+
+def is_watch(thread: str) -> bool:
+    """Whether that is the name of a watch's thread."""
+    return thread.startswith(_WATCH)

@@ -2,51 +2,79 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 
-from agent.config import remote
+from agent.config import places, remote
 from agent.config.layers import Layers
-from agent.config.schema import Config
+from agent.config.schema import Config, WatchConfig
 from agent.errors import CommandRefused, ConfigError, SourceError
 from agent.sources import Source
 
 
 class Reconfiguration:
-    """Holds the configuration that is in force. One thread uses it."""
+    """Holds the configuration that is in force, for all watches; each uses it from its own thread.
 
-    def __init__(self, config: Config, layers: Layers, make_source: Callable[[Config], Source]) -> None:
+    What one of them changes while the database of another is tried stays: the change is laid over what is kept by then.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        layers: Layers,
+        make_source: Callable[[Config, str], Source],
+        on_config: Callable[[Config], None],
+    ) -> None:
+        """`make_source`: the source of the watch of that name; `on_config` hears each new configuration, in order."""
         self.config = config
         self._layers = layers
-        self._make_source = make_source
+        self._make_source, self._on_config = make_source, on_config
+        self._lock = threading.Lock()  # around remote.json and `config`, never while a database is tried
 
-    def accept(self, params: Mapping[str, object]) -> Source | None:
-        """Takes the change, durable in remote.json. Gives the new source when the database's part has changed.
+    def accept(self, name: str, params: Mapping[str, object]) -> Source | None:
+        """Takes the change for the watch of that name, durable in remote.json.
 
-        Raises CommandRefused with the reason; then everything is as it was.
+        Gives the new source when its database's part has changed. Raises CommandRefused with the reason; then
+        everything is as it was.
         """
-        reason = remote.refusal(params, self.config.remote_config)
+        reason = remote.refusal(params, self.config.remote_config, [each.name for each in self.config.watches])
         if reason is not None:
             raise CommandRefused(reason)
+        changes = remote.flatten(params, places.place_of(self._layers.file, name))
+        config = self._with(changes)[1]
+        wanted = config.watch(name)
+        source = self._tried(config, name) if wanted.db_config != self.config.watch(name).db_config else None
         try:
-            overlay = {**self._accepted(), **remote.flatten(params)}
-            config = self._layers.build(overlay)
-        except ConfigError as error:
-            raise CommandRefused(error.detail) from None
-        source = self._tried(config) if config.db_config != self.config.db_config else None
+            with self._lock:
+                self._keep(changes, wanted)
+        except BaseException:
+            if source is not None:
+                source.close()
+            raise
+        return source
+
+    def _keep(self, changes: Mapping[str, object], tried: WatchConfig) -> None:
+        overlay, config = self._with(changes)
+        if config.watch(tried.name).db_config != tried.db_config:
+            raise CommandRefused(f"{remote.FILE_NAME} was changed by somebody else meanwhile")
         try:
             remote.save(self._layers.data_dir, self._layers.file, overlay)
         except OSError as error:
-            if source is not None:
-                source.close()
             raise CommandRefused(f"the change cannot be stored: {error.strerror}") from None
         self.config = config
-        return source
+        self._on_config(config)
 
-    def _accepted(self) -> dict[str, object]:
-        return remote.overlay(self._layers.data_dir, self._layers.file, self._layers.remote_config)
+    def _with(self, changes: Mapping[str, object]) -> tuple[dict[str, object], Config]:
+        """What was accepted so far with these changes, and the configuration that it makes."""
+        try:
+            accepted = remote.overlay(self._layers.data_dir, self._layers.file, self._layers.remote_config)
+            overlay = {**accepted, **changes}
+            return overlay, self._layers.build(overlay)
+        except ConfigError as error:
+            raise CommandRefused(error.detail) from None
 
-    def _tried(self, config: Config) -> Source:
-        source = self._make_source(config)
+    def _tried(self, config: Config, name: str) -> Source:
+        source = self._make_source(config, name)
         try:
             source.check()
         except SourceError as error:

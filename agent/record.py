@@ -16,7 +16,8 @@ MAX_NAME_CHARACTERS = 255
 class Window:
     """What PostgreSQL counted for one statement between two looks. Times in milliseconds, as its own columns are.
 
-    `reason`: first_look, new, normal or reset. `max_exec_time_ms` is since the server's reset, not of the window.
+    `reason`: one of agent/sources/_statement_servers.py. `max_exec_time_ms` is since the server's reset, not of the
+    window.
     """
 
     start: datetime | None
@@ -31,7 +32,12 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One slow query: an execution (MySQL) or a statement over a window (PostgreSQL). Datetimes are aware UTC."""
+    """One slow query: an execution (MySQL) or a statement over a window (PostgreSQL). Datetimes are aware UTC.
+
+    `fingerprint`: the same for the same statement with other values; a digest of the text as agent/redact normalises
+    it, or of the queryid when there is no text. `text_sha256`: of the whole, when the text was cut; empty when it was
+    redacted too, as the little that is missing could be guessed by the digest.
+    """
 
     id: str
     source: str
@@ -44,15 +50,17 @@ class Record:
     user_host: str
     start_time: datetime
     collected_at: datetime
+    fingerprint: str
     text_sha256: str | None = None
     window: Window | None = None
+    start_time_confidence: str | None = None
 
 
 def to_wire(record: Record) -> bytes:
     """The record as the JSON object the backend reads, made safe for its database.
 
     NUL becomes U+FFFD, integers end at 2^31-1, names at 255 characters: one value beyond these would make the
-    backend refuse the whole body. `text_truncated` goes with the sha256 of the whole text.
+    backend refuse the whole body. `text_truncated` goes with the sha256 of the whole text, where that may leave.
     """
     fields: dict[str, object] = {
         "id": record.id,
@@ -66,10 +74,13 @@ def to_wire(record: Record) -> bytes:
         "user_host": _name(record.user_host),
         "start_time": record.start_time,
         "collected_at": record.collected_at,
+        "fingerprint": record.fingerprint,
     }
     if record.text_sha256 is not None:
         fields["text_truncated"] = True
-        fields["text_sha256"] = record.text_sha256
+        fields |= {"text_sha256": record.text_sha256} if record.text_sha256 else {}
+    if record.start_time_confidence is not None:
+        fields["start_time_confidence"] = record.start_time_confidence
     if record.window is not None:
         fields.update(_window_fields(record.window))
     try:

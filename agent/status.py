@@ -6,28 +6,39 @@ waiting for collection or delivery.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from agent import __version__
+from agent.cost import Spent
+from agent.losses import as_stats
 from agent.pulse import Stuck, thread_of
-from storage.envelope import Tally
+from storage.envelope import Losses, Tally
 
 # The states of the machine by their names: this floor lies below the machine's; a test compares them.
-IDLE = "idle"
-FIRST_PRESENT = ("reconnecting", "paused", "collecting", IDLE)
+IDLE, PAUSED = "idle", "paused"
+FIRST_PRESENT = ("reconnecting", PAUSED, "collecting", IDLE)
 
 
 @dataclass(frozen=True, slots=True)
 class WatchStatus:
-    """One watch, written by its own thread. `error` is what is wrong now, None when it is over."""
+    """One watch, written by its own thread. `error` is what is wrong now, None when it is over.
+
+    `since`: when it came into its state; `due_at`: when it looks or tries next, None while it waits for a word;
+    `coverage`: of its last whole look, as the reading told it.
+    """
 
     state: str = IDLE
+    since: datetime | None = None
+    due_at: datetime | None = None
     reason: str = ""
     error: str | None = None
     last_error: str | None = None
+    last_error_at: datetime | None = None
     errors_count: int = 0
     last_collection_at: datetime | None = None
+    coverage: float | None = None
+    spent: Spent = field(default_factory=Spent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,7 @@ class Status:
 
     watches: dict[str, WatchStatus]
     books: Tally
+    losses: Losses
     delivery: LinkStatus
     heartbeat: LinkStatus
     stuck: tuple[Stuck, ...]
@@ -61,7 +73,7 @@ class Status:
     @property
     def error(self) -> str | None:
         """What is wrong now, in one line; None when nothing is. The backend shows it as status ERROR."""
-        wrong = [watch.error for watch in self.watches.values() if watch.error]
+        wrong = [self._named(name, watch.error) for name, watch in self.watches.items() if watch.error]
         wrong += [self.delivery.error] if self.delivery.error else []
         wrong += [f"{each.thread} is stuck: {each.lasting(self.now_s)}" for each in self.stuck]
         return "; ".join(wrong) or None
@@ -70,33 +82,82 @@ class Status:
         """The `stats` of a heartbeat."""
         watches = self.watches.values()
         reasons = {name: self._reason(name) for name in self.watches}
+        failed = [(watch.last_error_at, name) for name, watch in self.watches.items() if watch.last_error_at]
         collected = [watch.last_collection_at for watch in watches if watch.last_collection_at]
         oldest_s = max(0.0, self.now_unix - self.books.oldest_at) if self.books.oldest_at is not None else 0.0
         return {
             "queries_collected": self.books.captured,
             "errors_count": sum(watch.errors_count for watch in watches),
             "uptime_seconds": round(self.uptime_s),
-            "last_error": next((watch.last_error for watch in watches if watch.last_error), None),
+            "last_error": self._named(last := max(failed)[1], self.watches[last].last_error) if failed else None,
             "version": __version__,
             "state": self.state,
-            "state_reason": "; ".join(filter(None, reasons.values())),
+            "state_reason": "; ".join(self._named(name, reason) for name, reason in reasons.items() if reason),
             "queries_delivered": self.books.delivered,
             "outbox_records": self.books.pending,
             "outbox_bytes": self.books.pending_bytes,
             "outbox_oldest_seconds": round(oldest_s),
             "parked": self.books.parked,
             "gaps": self.books.gaps,
+            **as_stats(self.losses),
             "possible_duplicates": self.books.possible_duplicates,
             "last_collection_at": max(collected) if collected else None,
             "backend_clock_skew_seconds": self.heartbeat.clock_skew_s,
             "stuck": "; ".join(f"{each.thread}: {each.lasting(self.now_s)}" for each in self.stuck) or None,
-            "watches": {
-                name: {"state": watch.state, "state_reason": reasons[name]} for name, watch in self.watches.items()
-            },
+            **self._cost(*watches),
+            "coverage": min((watch.coverage for watch in watches if watch.coverage is not None), default=None),
+            "watches": {name: self._of(watch, reasons[name]) for name, watch in self.watches.items()},
+        }
+
+    def overview(self) -> dict[str, object]:
+        """All that is known, for who asks here: the `stats` of a heartbeat, and what only changes from beat to beat.
+
+        `error`: what is wrong now; `delivery`, `heartbeat`: the links to the backend.
+        """
+        watches = {
+            name: {
+                **self._of(watch, self._reason(name)),
+                "error": watch.error,
+                "since": watch.since,
+                "due": watch.due_at,
+            }
+            for name, watch in self.watches.items()
+        }
+        links = {"delivery": self._link(self.delivery), "heartbeat": self._link(self.heartbeat)}
+        return {"error": self.error, **self.stats(), **links, "watches": watches}
+
+    def _link(self, link: LinkStatus) -> dict[str, object]:
+        ago_s = None if link.accepted_at_s is None else round(self.now_s - link.accepted_at_s, 1)
+        return {"error": link.error, "accepted_seconds_ago": ago_s}
+
+    def _of(self, watch: WatchStatus, reason: str) -> dict[str, object]:
+        return {
+            "state": watch.state,
+            "state_reason": reason,
+            "errors_count": watch.errors_count,
+            "last_error": watch.last_error,
+            "last_collection_at": watch.last_collection_at,
+            "coverage": watch.coverage,
+            **self._cost(watch),
+        }
+
+    def _named(self, name: str, sentence: str | None) -> str:
+        """What concerns one watch, with its name when there are several."""
+        return f"{name}: {sentence}" if len(self.watches) > 1 else sentence or ""
+
+    def _cost(self, *watches: WatchStatus) -> dict[str, object]:
+        spent = [watch.spent for watch in watches]
+        return {
+            "look_seconds": round(sum(each.look.seconds for each in spent), 3),
+            "look_rows": sum(each.look.rows for each in spent),
+            "look_bytes": sum(each.look.bytes for each in spent),
+            "database_load": round(max((each.load.share(self.now_s) for each in spent), default=0.0), 7),
+            "collection_interval_effective": max((each.pace_s for each in spent), default=None),
         }
 
     def _reason(self, name: str) -> str:
-        reasons = [self.watches[name].reason]
+        watch = self.watches[name]
+        reasons = [watch.reason, watch.spent.note]
         reasons += [f"stuck: {each.lasting(self.now_s)}" for each in self.stuck if each.thread == thread_of(name)]
         return "; ".join(filter(None, reasons))
 
@@ -108,6 +169,7 @@ class Scoreboard:
         self._started_at_s = started_at_s
         self._watches: dict[str, WatchStatus] = {}
         self.books = Tally()
+        self.losses = Losses()
         self.delivery = LinkStatus()
         self.heartbeat = LinkStatus()
         self.stuck: tuple[Stuck, ...] = ()  # written by the conductor
@@ -121,11 +183,16 @@ class Scoreboard:
         # In place: a new dict made of the old one would undo what another watch reports at the same moment.
         self._watches[name] = replace(self.watch(name), **changes)  # type: ignore[arg-type]
 
+    def has_lost(self, losses: Losses) -> None:
+        """Called with what is known to be lost, by whoever wrote it down."""
+        self.losses = losses
+
     def status(self, *, now_s: float, now_unix: float) -> Status:
         """A snapshot; `now_s` monotonic, `now_unix` Unix seconds."""
         return Status(
             watches=dict(self._watches),
             books=self.books,
+            losses=self.losses,
             delivery=self.delivery,
             heartbeat=self.heartbeat,
             stuck=self.stuck,

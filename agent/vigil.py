@@ -1,4 +1,5 @@
-"""Watches over the runners: who is stuck is told once, shown in the heartbeat, and takes systemd's ticks away.
+"""Watches over the runners: who is stuck is told once, shown in the heartbeat, and takes systemd's ticks away, but for
+one database of several.
 
 The conductor's thread uses it, so that a dead conductor ends the ticks as well.
 """
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 
 from agent.clock import Clock
 from agent.logs import tell
-from agent.pulse import PACE_S, SLACK_S, Pulse, Rounds, Stuck
+from agent.pulse import PACE_S, SLACK_S, Pulse, Rounds, Stuck, is_watch
 from agent.sd_notify import SdNotify
 from agent.status import Scoreboard
 
@@ -34,6 +35,7 @@ class Vigil:
         self._tick_s = None if systemd.watchdog_s is None else systemd.watchdog_s * WATCHDOG_PART
         self.pace_s = pace_s if self._tick_s is None else min(pace_s, self._tick_s)
         self._rounds = Rounds(pulses, slack_s=slack_s, pace_s=self.pace_s)
+        self._watches = {pulse.thread for pulse in pulses if is_watch(pulse.thread)}
         self._told: dict[str, Stuck] = {}
         self._is_ready = False
         self._tick_due_s = float("-inf")
@@ -45,8 +47,9 @@ class Vigil:
         self._board.stuck = (*stuck, *dying)
         self._tell(stuck, now_s)
         self._is_ready = self._is_ready or self._systemd.ready()
-        if not self._board.stuck and self._tick_s is not None and now_s >= self._tick_due_s and self._systemd.alive():
-            self._tick_due_s = now_s + self._tick_s
+        is_due = self._tick_s is not None and now_s >= self._tick_due_s
+        if is_due and not self._must_end() and self._systemd.alive():
+            self._tick_due_s = now_s + (self._tick_s or 0.0)
         status = self._board.status(now_s=now_s, now_unix=self._clock.unix())
         self._systemd.status(status.error or f"{status.state}, {status.books.pending:,} records waiting")
 
@@ -54,6 +57,11 @@ class Vigil:
         """The end has begun; it has deadlines of its own."""
         self._systemd.stopping()
         self._systemd.close()
+
+    def _must_end(self) -> bool:
+        """Whether who is stuck is worth an end of all. One database of several that hangs is not: the others go on."""
+        stuck = {each.thread for each in self._board.stuck}
+        return bool(stuck - self._watches) or (bool(stuck) and stuck >= self._watches)
 
     def _tell(self, stuck: Sequence[Stuck], now_s: float) -> None:
         now = {each.thread: each for each in stuck}

@@ -10,6 +10,7 @@ from agent.commands import Command
 from agent.machine import COLLECTING, IDLE, PAUSED, RECONNECTING, attach
 
 ROOM_CHECK_S = 5.0
+REST_CAP_S = 3_600.0
 
 
 class Watch:
@@ -26,9 +27,11 @@ class Watch:
         paused: bool,
         now_s: float,
         backoff: Backoff,
+        max_load: float | None = None,
         on_enter: Callable[[str], None],
     ) -> None:
         self.interval_s = interval_s
+        self.max_load = max_load
         self.paused = paused
         self.reason = ""
         self.asked: list[Command] = []
@@ -36,6 +39,7 @@ class Watch:
         self._on_enter = on_enter
         self._due_s = now_s
         self._try_s = now_s
+        self._began_s, self._cost_s = now_s, 0.0
         self.state = PAUSED if paused else IDLE
         attach(self, self.state)
 
@@ -85,7 +89,25 @@ class Watch:
             return 0.0
         if self.state == PAUSED:
             return None
-        return max(0.0, (self._try_s if self.state == RECONNECTING else self._due_s) - now_s)
+        due_s = self._try_s if self.state == RECONNECTING else max(self._due_s, self._began_s + self._rest_s)
+        return max(0.0, due_s - now_s)
+
+    def has_cost(self, cost_s: float, began_s: float) -> None:
+        """The look that began then has cost the database so much; to be told before it is over.
+
+        The budget: the next one begins after the time of which that is the share `max_load` (0 or None: no budget), but
+        waits no longer than an hour for it. A look that was asked for does not wait.
+        """
+        self._cost_s, self._began_s = cost_s, began_s
+
+    @property
+    def pace_s(self) -> float:
+        """Seconds from look to look as the budget has it: the interval or a multiple of it."""
+        return self.interval_s * max(1, math.ceil(self._rest_s / self.interval_s))
+
+    @property
+    def _rest_s(self) -> float:
+        return min(self._cost_s / self.max_load, REST_CAP_S) if self.max_load else 0.0
 
     def has_no_room(self, reason: str, now_s: float) -> None:
         """The outbox takes no more: a look that runs ends, and the next is tried soon."""
@@ -128,11 +150,16 @@ class Watch:
         if self.reason:
             self._backoff.reset()
             self._due_s, self._try_s = min(self._due_s, now_s), now_s
+        self._cost_s = 0.0
 
     def set_interval(self, interval_s: float, now_s: float) -> None:
         """Takes another interval; the next look comes after it at the latest."""
         self.interval_s = interval_s
         self._due_s = min(self._due_s, now_s + interval_s)
+
+    def set_max_load(self, max_load: float | None) -> None:
+        """Takes another budget, for the rest that runs too."""
+        self.max_load = max_load
 
     def _schedule_next(self, now_s: float) -> None:
         # On the grid of the interval, so that the length of a look does not shift the schedule; missed ones are not
@@ -140,3 +167,6 @@ class Watch:
         if now_s >= self._due_s:
             missed = math.floor((now_s - self._due_s) / self.interval_s)
             self._due_s += (missed + 1) * self.interval_s
+        early_s = self._began_s + self._rest_s - self._due_s
+        if early_s > 0:
+            self._due_s += math.ceil(early_s / self.interval_s) * self.interval_s

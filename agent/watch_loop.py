@@ -8,14 +8,16 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
+from agent.burden import Burden
 from agent.clock import Clock
 from agent.collector import Collector
 from agent.command_desk import CommandDesk
 from agent.commands import Command
-from agent.errors import DatabaseAway, SourceError
+from agent.errors import DatabaseAway, ServerStrained, SourceError
 from agent.logs import tell
 from agent.machine import PAUSED, RECONNECTING
 from agent.news import News
@@ -71,7 +73,8 @@ class WatchLoop:
         self._parts = parts
         self._watch, self._collector, self._desk = parts.watch, parts.collector, parts.desk
         self._source = parts.source
-        self._news = News("collection", parts.clock)
+        self._news = News("collection", parts.clock, watch=parts.name)
+        self._burden = Burden(parts.name, parts.watch, parts.board, parts.clock)
         self._later: list[Command] = []
         self._stopping = False
 
@@ -80,12 +83,18 @@ class WatchLoop:
         self._recover()
         try:
             while not self._stopping:
-                self._hear(self._watch.wait_s(self._parts.clock.monotonic()))
+                self._hear(self._wait_s())
                 self._hear_all()
                 if not self._stopping and self._watch.wait_s(self._parts.clock.monotonic()) == 0:
                     self._tell(self._look())
         finally:
             self.close()
+
+    def _wait_s(self) -> float | None:
+        wait_s = self._watch.wait_s(self._parts.clock.monotonic())
+        due_at = None if wait_s is None else self._parts.clock.now() + timedelta(seconds=wait_s)
+        self._parts.board.report(self.name, due_at=due_at)
+        return wait_s
 
     def close(self) -> None:
         """Ends the connection to the database."""
@@ -111,9 +120,7 @@ class WatchLoop:
             self._report_error(str(error))
         elif not self._stopping:
             self._news.right()
-            if self._parts.board.watch(self.name).last_collection_at is None:
-                tell(logging.INFO, "collection.first", "The first collection is done", watch=self.name)
-            self._parts.board.report(self.name, error=None, reason="", last_collection_at=self._parts.clock.now())
+            self._parts.board.report(self.name, error=None, reason="")
         return error
 
     def _report_error(self, sentence: str) -> None:
@@ -123,6 +130,7 @@ class WatchLoop:
             error=None if self._watch.state == PAUSED else sentence,
             reason=self._watch.reason,
             last_error=sentence,
+            last_error_at=self._parts.clock.now(),
             errors_count=self._parts.board.watch(self.name).errors_count + 1,
         )
 
@@ -130,9 +138,11 @@ class WatchLoop:
         try:
             self._demand_room()
             self.pulse.beat(READING)  # the source knows its timeouts and says more
+            self._burden.begin(self._source)
             if self._watch.state == RECONNECTING:
                 self._source.check()  # only a try that succeeds leaves this state
             self._watch.begin()
+            self._burden.demand_ease(self._source)
             records = self._turns()
             self._save(None if self._stopping else self._desk.answers(success=True, details={"records": records}))
         except DatabaseAway as error:
@@ -141,9 +151,17 @@ class WatchLoop:
             return self._broke_off(error, self._watch.has_finished)
         except OutboxError as error:
             return self._no_room(error)
-        self._watch.has_finished("", self._parts.clock.monotonic())
+        strained = self._burden.has_looked(self._source)
+        self._watch.has_finished(str(strained or ""), self._parts.clock.monotonic())
+        if not self._stopping:
+            self._has_collected()
         self._do_later()
-        return None
+        return strained
+
+    def _has_collected(self) -> None:
+        if self._parts.board.watch(self.name).last_collection_at is None:
+            tell(logging.INFO, "collection.first", "The first collection is done", watch=self.name)
+        self._parts.board.report(self.name, last_collection_at=self._parts.clock.now())
 
     def _turns(self) -> int:
         """Reads to the end of the source, or until Stop; the last turn is left unsaved. Gives the records read."""
@@ -152,9 +170,11 @@ class WatchLoop:
         if bookmark is None and self._collector.must_skip:  # in this order: it may be lost in between
             self._collector.take(self._source.skip())
             return total
+        coverage: float | None = None
         with closing(self._source.read(bookmark)) as readings:
             for reading in readings:
                 total += len(reading.records)
+                coverage = reading.coverage
                 self._collector.take(reading)
                 full = self._collector.is_full
                 if full:
@@ -165,11 +185,13 @@ class WatchLoop:
                 if full:
                     self._demand_room()
                 self.pulse.beat(READING)
+        self._parts.board.report(self.name, coverage=coverage)
         return total
 
-    def _save(self, answers: Change | None = None) -> None:
+    def _save(self, answers: AbstractContextManager[Change] | None = None) -> None:
         self.pulse.beat("writing the outbox")
-        self._collector.save(answers or Change())
+        with answers or nullcontext(Change()) as change:
+            self._collector.save(change)
         self._parts.on_saved()
 
     def _demand_room(self) -> None:
@@ -181,7 +203,9 @@ class WatchLoop:
 
     def _broke_off(self, error: SourceError, trigger: Callable[[str, float], None]) -> CodedError:
         """What was read before the failure is whole and is saved; the bookmark stands behind it."""
-        self._source.close()
+        self._burden.has_failed(self._source, error)
+        if not isinstance(error, ServerStrained):  # a connection that is there is no more work; a new one would be
+            self._source.close()
         try:
             self._save(self._desk.answers(success=False, details={"error": str(error)}))
         except OutboxError as full:
@@ -192,6 +216,7 @@ class WatchLoop:
 
     def _no_room(self, error: OutboxError) -> CodedError:
         """The rows stay in the database and are read again from the saved bookmark."""
+        self._burden.has_ended(self._source)
         self._collector.drop()
         self._source.close()
         with suppress(OutboxError):  # a `collect` that gets no answer stays pending at the backend and comes again
@@ -236,13 +261,16 @@ class WatchLoop:
         try:
             source = self._desk.carry_out(command)
         except OutboxError as error:
-            tell(logging.WARNING, "command.postponed", f"Command {command.word} waits: {error}", id=command.id)
+            sentence = f"Command {command.word} waits: {error}"
+            tell(logging.WARNING, "command.postponed", sentence, id=command.id, watch=self.name)
             self._forget_commands()
             return False
         if source is not None:
             self._source.close()
             self._source = source
             self._watch.has_new_source(self._parts.clock.monotonic())
+            self._burden.has_new_source()
+        self._burden.report()
         if self._watch.state == PAUSED and self._parts.board.watch(self.name).error is not None:
             self._parts.board.report(self.name, error=None)
         self._parts.on_saved()

@@ -6,18 +6,20 @@ import logging
 import os
 import queue
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent import sources
 from agent.backoff import RECONNECT_BASE_S, RECONNECT_CAP_S, Backoff
 from agent.clock import Clock
 from agent.collector import Collector, describe
+from agent.command_book import CommandBook
 from agent.command_desk import PAUSED_NOTE, CommandDesk
-from agent.commands import Command
+from agent.commands import Command, addressees
 from agent.conductor import Conductor
 from agent.config.layers import Layers
-from agent.config.schema import Config
+from agent.config.schema import Config, WatchConfig
+from agent.cost import Meter
 from agent.flusher import Flusher
 from agent.heartbeat import Heartbeat
 from agent.logs import tell
@@ -28,6 +30,7 @@ from agent.sinks import QUERIES, TOPICS, Sink
 from agent.sinks.http import HttpSink
 from agent.sources import Source, SourceSettings
 from agent.status import Scoreboard
+from agent.status_door import StatusDoor
 from agent.transport import Transport
 from agent.vigil import Vigil
 from agent.watch import Watch
@@ -36,17 +39,19 @@ from storage.envelope import Tally
 from storage.lock import DirectoryLock
 from storage.outbox import Outbox
 
-WATCH = "default"
+# More than one answer of the backend holds. A watch that hangs is handed its commands again with each heartbeat; what
+# does not fit is left to a later one.
+INBOX_WORDS = 1_000
 HEARTBEAT_TIMEOUT_S = 15.0  # half the usual interval, so that a beat that hangs does not cost the next
 
 
 @dataclass(slots=True)
 class Parts:
-    """What a test may hand in instead of the real thing."""
+    """What a test may hand in instead of the real thing; `sources` by the names of the watches."""
 
     clock: Clock = field(default_factory=Clock)
     rng: random.Random = field(default_factory=random.SystemRandom)
-    source: Source | None = None
+    sources: Mapping[str, Source] = field(default_factory=dict)
     sink: Sink | None = None
     systemd: SdNotify = field(default_factory=lambda: from_environment(os.environ))
     slack_s: float = SLACK_S
@@ -58,24 +63,44 @@ class Agent:
     """A whole agent, ready to run; `close` gives outbox and lock back."""
 
     conductor: Conductor
-    watch: WatchLoop
+    watches: tuple[WatchLoop, ...]
     flusher: Flusher
     heartbeat: Heartbeat
+    door: StatusDoor
     outbox: Outbox
     board: Scoreboard
     lock: DirectoryLock
 
     def close(self) -> None:
         """Closes what is open; everything acknowledged is on the disk already."""
+        self.door.close()
         self.outbox.close()
         self.lock.release()
 
 
-def make_source(config: Config, clock: Clock, pulse: Pulse | None = None) -> Source:
-    """The source that the configuration asks for; it beats the pulse."""
-    step = (pulse or Pulse(thread_of(WATCH), clock)).beat
-    settings = SourceSettings(watch=WATCH, db=config.db_config, port=config.db_port, step=step)
-    return sources.find(config.db_type)(settings, clock)
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What the watches have in common; `pulses` by their names."""
+
+    config: Config
+    parts: Parts
+    outbox: Outbox
+    board: Scoreboard
+    book: CommandBook
+    reconfiguration: Reconfiguration
+    pulses: Mapping[str, Pulse]
+    on_saved: Callable[[], None]
+
+
+def make_source(
+    config: Config, name: str, clock: Clock, pulse: Pulse | None = None, *, may_rotate: bool = True
+) -> Source:
+    """The source that the configuration asks for in the watch of that name; it beats the pulse."""
+    step = (pulse or Pulse(thread_of(name), clock)).beat
+    watch = config.watch(name)
+    db = watch.db_config if may_rotate else watch.db_config.model_copy(update={"rotate": False})
+    settings = SourceSettings(watch=name, db=db, port=watch.port, step=step, redact=config.redact, meter=Meter(clock))
+    return sources.find(watch.db_type)(settings, clock)
 
 
 def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
@@ -93,6 +118,7 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
             now=parts.clock.unix,
             describe=describe,
             on_books=_books_to(board),
+            on_gaps=board.has_lost,
             on_loss=lambda sentence: tell(logging.ERROR, "outbox.damaged", sentence),
         )
     except BaseException:
@@ -100,20 +126,38 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
         raise
     sink = parts.sink or HttpSink(_transport(config), config.collector_id, parts.clock)
     flusher = Flusher(outbox, sink, board, clock=parts.clock, rng=parts.rng, hold_s=config.heartbeat_interval)
-    inbox: queue.SimpleQueue[Word] = queue.SimpleQueue()
-    heartbeat = make_heartbeat(config, parts, board, give=inbox.put)
+    inboxes: dict[str, queue.SimpleQueue[Word]] = {each.name: queue.SimpleQueue() for each in config.watches}
+    heartbeat = make_heartbeat(config, parts, board, give=lambda command: _hand_on(command, inboxes))
 
     def on_config(changed: Config) -> None:
         heartbeat.set_interval(changed.heartbeat_interval)
         flusher.set_hold(changed.heartbeat_interval)
 
-    watch = _watch_loop(
-        config, layers, parts, inbox=inbox, outbox=outbox, board=board, on_saved=flusher.wake, on_config=on_config
+    pulses = {name: Pulse(thread_of(name), parts.clock) for name in inboxes}
+    common = _Common(
+        config=config,
+        parts=parts,
+        outbox=outbox,
+        board=board,
+        book=CommandBook(outbox, config.collector_id, tuple(inboxes), parts.clock.unix),
+        reconfiguration=Reconfiguration(
+            config, layers, lambda changed, name: make_source(changed, name, parts.clock, pulses[name]), on_config
+        ),
+        pulses=pulses,
+        on_saved=flusher.wake,
     )
-    pulses = watch.pulse, flusher.pulse, heartbeat.pulse
-    vigil = Vigil(pulses, board, parts.systemd, parts.clock, slack_s=parts.slack_s, pace_s=parts.pace_s)
-    conductor = Conductor([watch], flusher, heartbeat, vigil, clock=parts.clock)
-    return Agent(conductor, watch, flusher, heartbeat, outbox, board, lock)
+    watches = tuple(_watch_loop(each, common, inboxes[each.name]) for each in config.watches)
+    door = StatusDoor(layers.data_dir, board, parts.clock)
+    everyone = *pulses.values(), flusher.pulse, heartbeat.pulse, door.pulse
+    vigil = Vigil(everyone, board, parts.systemd, parts.clock, slack_s=parts.slack_s, pace_s=parts.pace_s)
+    conductor = Conductor(watches, flusher, heartbeat, door, vigil, clock=parts.clock)
+    return Agent(conductor, watches, flusher, heartbeat, door, outbox, board, lock)
+
+
+def _hand_on(command: Command, inboxes: Mapping[str, queue.SimpleQueue[Word]]) -> None:
+    for name in addressees(command, tuple(inboxes)):
+        if inboxes[name].qsize() < INBOX_WORDS:
+            inboxes[name].put(command)
 
 
 def make_heartbeat(config: Config, parts: Parts, board: Scoreboard, *, give: Callable[[Command], None]) -> Heartbeat:
@@ -129,52 +173,43 @@ def make_heartbeat(config: Config, parts: Parts, board: Scoreboard, *, give: Cal
     )
 
 
-def _watch_loop(
-    config: Config,
-    layers: Layers,
-    parts: Parts,
-    *,
-    inbox: queue.SimpleQueue[Word],
-    outbox: Outbox,
-    board: Scoreboard,
-    on_saved: Callable[[], None],
-    on_config: Callable[[Config], None],
-) -> WatchLoop:
+def _watch_loop(own: WatchConfig, common: _Common, inbox: queue.SimpleQueue[Word]) -> WatchLoop:
+    name, outbox, clock, board = own.name, common.outbox, common.parts.clock, common.board
     watch = Watch(
-        interval_s=config.collection_interval,
-        paused=outbox.note(f"{PAUSED_NOTE}/{WATCH}") is not None,
-        now_s=parts.clock.monotonic(),
-        backoff=Backoff(RECONNECT_BASE_S, RECONNECT_CAP_S, parts.rng),
-        on_enter=lambda state: _entered(board, watch, state),
+        interval_s=own.collection_interval,
+        paused=outbox.note(f"{PAUSED_NOTE}/{name}") is not None,
+        now_s=clock.monotonic(),
+        backoff=Backoff(RECONNECT_BASE_S, RECONNECT_CAP_S, common.parts.rng),
+        max_load=own.db_config.max_load,
+        on_enter=lambda _: _entered(board, clock, name, watch),
     )
-    board.report(WATCH, state=watch.state)
-    pulse = Pulse(thread_of(WATCH), parts.clock)
-    reconfiguration = Reconfiguration(config, layers, lambda changed: make_source(changed, parts.clock, pulse))
-    desk = CommandDesk(watch, outbox, reconfiguration, name=WATCH, now_s=parts.clock.monotonic, on_config=on_config)
-    batch = config.outbox
+    board.report(name, state=watch.state, since=clock.now())
+    desk = CommandDesk(watch, outbox, common.book, common.reconfiguration, name=name, now_s=clock.monotonic)
+    batch, pulse = common.config.outbox, common.pulses[name]
     return WatchLoop(
         WatchParts(
-            name=WATCH,
+            name=name,
             inbox=inbox,
             watch=watch,
-            source=parts.source or make_source(config, parts.clock, pulse),
+            source=common.parts.sources.get(name) or make_source(common.config, name, clock, pulse),
             collector=Collector(
-                outbox, WATCH, batch_max_records=batch.batch_max_records, batch_max_bytes=batch.batch_max_bytes
+                outbox, name, batch_max_records=batch.batch_max_records, batch_max_bytes=batch.batch_max_bytes
             ),
             desk=desk,
             outbox=outbox,
             room=Room(batch.max_bytes, batch.min_free_bytes),
             board=board,
-            clock=parts.clock,
+            clock=clock,
             pulse=pulse,
-            on_saved=on_saved,
+            on_saved=common.on_saved,
         )
     )
 
 
-def _entered(board: Scoreboard, watch: Watch, state: str) -> None:
-    board.report(WATCH, state=state, reason=watch.reason)
-    tell(logging.DEBUG, "watch.entered", f"State {state}", state=state, reason=watch.reason)
+def _entered(board: Scoreboard, clock: Clock, name: str, watch: Watch) -> None:
+    state, reason = watch.state, watch.reason
+    board.report(name, state=state, reason=reason, since=clock.now())
+    tell(logging.DEBUG, "watch.entered", f"State {state}", watch=name, state=state, reason=reason)
 
 
 def _transport(config: Config, **options: float) -> Transport:

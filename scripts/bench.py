@@ -15,11 +15,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from scripts.benches import collect, drain, process, statements
+from scripts.benches import collect, drain, process, redact, statements
 from scripts.benches.figure import Figure
 
 MEASUREMENTS: dict[str, Callable[[], Iterator[Figure]]] = {
     "collect": collect.measure,
+    "redact": redact.measure,
     "drain": drain.measure,
     "statements": statements.measure,
     "latency": process.latency,

@@ -8,18 +8,18 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from storage import books
+from storage import books, gaps
 from storage.connection import STATEMENT_ERRORS, connect_readonly, explain
-from storage.envelope import Gap
+from storage.envelope import Losses
 from storage.errors import OutboxGone, OutboxInaccessible
 from storage.guard import guard
 from storage.high_water import FILE_NAME as MARK_NAME
 from storage.high_water import HighWaterFile
 from storage.outbox_file import FILE_NAME
-from storage.schema import COLUMNS, VERSION, identify
+from storage.schema import COLUMNS, GUARDED, identify
 
 _TOPICS = """
     SELECT topic FROM tally UNION SELECT topic FROM envelope UNION SELECT topic FROM parked ORDER BY topic
@@ -63,20 +63,22 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """The whole file. `unnamed`: lost records that no gap names."""
+    """The whole file. `losses`: its newest gaps, KEPT at most, and the sums of all; `damaged_gaps`: how many of them
+    are not what was written."""
 
-    accounts: tuple[Account, ...]
-    gaps: tuple[Gap, ...]
+    accounts: tuple[Account, ...] = ()
+    losses: Losses = field(default_factory=Losses)
+    damaged_gaps: int = 0
 
     @property
     def unnamed(self) -> int:
         """Records that the books call lost and no gap of the outbox names."""
-        return books.unnamed(sum(account.lost for account in self.accounts), self.gaps)
+        return books.unnamed(sum(account.lost for account in self.accounts), self.losses.sums)
 
     @property
     def balances(self) -> bool:
         """Whether everything captured is accounted for."""
-        return self.unnamed == 0 and not any(account.complaints for account in self.accounts)
+        return self.unnamed == self.damaged_gaps == 0 and not any(account.complaints for account in self.accounts)
 
 
 def audit(directory: Path) -> Audit:
@@ -92,14 +94,15 @@ def audit(directory: Path) -> Audit:
         if not path.exists():
             if HighWaterFile(directory).found is not None:
                 raise OutboxGone(f"{path}, although {MARK_NAME} tells of it")
-            return Audit((), ())
+            return Audit()
         with closing(connect_readonly(path)) as sql:
             version = identify(sql, path)
             if version == 0:
-                return Audit((), ())
+                return Audit()
             sql.execute("BEGIN")  # one snapshot, whatever a running agent does meanwhile
             topics = [row[0] for row in sql.execute(_TOPICS).fetchall()]
-            return Audit(tuple(_account(sql, topic, version) for topic in topics), tuple(books.gaps(sql)))
+            accounts = tuple(_account(sql, topic, version) for topic in topics)
+            return Audit(accounts, gaps.losses(sql, version, newest=gaps.KEPT), gaps.damaged(sql, version))
     except STATEMENT_ERRORS as error:
         raise explain(error) from error
     except OSError as error:  # another user's directory
@@ -118,7 +121,7 @@ def _account(sql: sqlite3.Connection, topic: str, version: int) -> Account:
         counted_pending=books.waiting(sql, topic)[0],
         counted_parked=books.kept_aside(sql, topic),
         damaged=_damaged(sql, topic),
-        is_intact=version != VERSION or _is_intact(sql, topic),
+        is_intact=version < GUARDED or _is_intact(sql, topic),
     )
 
 

@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from storage.envelope import Gap, Tally
+from storage import gaps
+from storage.envelope import LossSum, Tally
 from storage.errors import OutboxDamaged
 from storage.guard import guard
-from storage.schema import VERSION
+from storage.schema import GUARDED
 
 FIELDS: tuple[str, ...] = (
     *("captured", "delivered", "discarded", "lost", "parked", "pending", "pending_bytes", "envelopes"),
@@ -21,16 +22,11 @@ _NEW_IN_2 = ("possible_duplicates",)
 _COLUMNS = f"topic, {', '.join(FIELDS)}, guard"
 _READ = f"SELECT {_COLUMNS} FROM tally"
 _WRITE = f"INSERT OR REPLACE INTO tally ({_COLUMNS}) VALUES ({', '.join('?' * (len(FIELDS) + 2))})"
-_LAST_GAP = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'gap'"
 _OLDEST = "SELECT created_at FROM envelope WHERE topic = ? ORDER BY place, key LIMIT 1"
 _PENDING = """
     SELECT coalesce(sum(records), 0), coalesce(sum(length(body)), 0), count(*) FROM envelope WHERE topic = ?
 """
 _PARKED = "SELECT coalesce(sum(records), 0) FROM parked WHERE topic = ?"
-_ENTER_GAP = """
-    INSERT INTO gap (id, source, reason, since, until, estimate, detail, created_at, guard)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
 
 Numbers = dict[str, int]
 
@@ -43,24 +39,18 @@ def read_all(sql: sqlite3.Connection) -> dict[str, Tally]:
 def read(sql: sqlite3.Connection, topic: str) -> Tally:
     """The books of one topic; empty ones when it has none yet. Raises OutboxDamaged."""
     row = sql.execute(f"{_READ} WHERE topic = ?", (topic,)).fetchone()
-    return Tally(gaps=_gaps_so_far(sql)) if row is None else _tally(sql, row)
-
-
-def gaps(sql: sqlite3.Connection) -> list[Gap]:
-    """Every known loss, oldest first."""
-    rows = sql.execute("SELECT source, reason, since, until, estimate, detail FROM gap ORDER BY id").fetchall()
-    return [Gap(*row) for row in rows]
+    return Tally(gaps=gaps.so_far(sql)) if row is None else _tally(sql, row)
 
 
 def fields_of(version: int) -> tuple[str, ...]:
     """The numbers that a file of that format has of each topic."""
-    return FIELDS if version == VERSION else tuple(name for name in FIELDS if name not in _NEW_IN_2)
+    return FIELDS if version >= GUARDED else tuple(name for name in FIELDS if name not in _NEW_IN_2)
 
 
-def unnamed(lost: int, known: Sequence[Gap]) -> int:
+def unnamed(lost: int, known: Sequence[LossSum]) -> int:
     """How many of the `lost` records no gap of the outbox's own names; 0 when one of these knows no number."""
-    named = [gap.estimate for gap in known if gap.source == SOURCE]
-    return 0 if None in named else max(0, lost - sum(estimate or 0 for estimate in named))
+    named = [each for each in known if each.source == SOURCE]
+    return 0 if any(each.unknown for each in named) else max(0, lost - sum(each.estimate for each in named))
 
 
 def change(sql: sqlite3.Connection, topic: str, **by: int) -> None:
@@ -114,13 +104,6 @@ def recount(sql: sqlite3.Connection, topic: str) -> int:
     return max(0, missing)
 
 
-def enter_gap(sql: sqlite3.Connection, gap: Gap, at: float) -> None:
-    """Writes a known loss down."""
-    last = _gaps_so_far(sql)
-    row: tuple[Any, ...] = (last + 1, gap.source, gap.reason, gap.since, gap.until, gap.estimate, gap.detail, float(at))
-    sql.execute(_ENTER_GAP, (*row, guard("gap", *row)))
-
-
 def _tally(sql: sqlite3.Connection, row: tuple[Any, ...]) -> Tally:
     topic, *numbers, check = row
     _demand(topic, numbers, check)
@@ -131,12 +114,7 @@ def tally_of(sql: sqlite3.Connection, topic: str, fields: tuple[str, ...], numbe
     """The numbers of a topic with what is read beside them."""
     oldest = sql.execute(_OLDEST, (topic,)).fetchone()
     named = dict(zip(fields, numbers, strict=True))
-    return Tally(**named, gaps=_gaps_so_far(sql), oldest_at=oldest[0] if oldest else None)
-
-
-def _gaps_so_far(sql: sqlite3.Connection) -> int:
-    ((last,),) = sql.execute(_LAST_GAP).fetchall()
-    return int(last)
+    return Tally(**named, gaps=gaps.so_far(sql), oldest_at=oldest[0] if oldest else None)
 
 
 def _demand(topic: str, numbers: list[int] | tuple[int, ...], check: bytes) -> None:

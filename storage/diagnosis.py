@@ -18,7 +18,7 @@ from storage.guard import guard
 from storage.high_water import HighWater
 from storage.images import opened
 from storage.salvage import DAMAGED, MISSING, ROLLED_BACK
-from storage.schema import COLUMNS, PROBE, VERSION, has_shape, identify, installation_of
+from storage.schema import COLUMNS, GUARDED, PROBE, TIMES, VERSION, columns_in, has_shape, identify, installation_of
 from storage.wal import has_wal
 
 CHECKED_BYTES = 64 * 1_048_576  # a larger file is not read through at each start; its rows are checked as they are read
@@ -26,7 +26,6 @@ CHECKED_BYTES = 64 * 1_048_576  # a larger file is not read through at each star
 _JOURNAL_MAGIC, _JOURNAL_HEAD_BYTES = bytes.fromhex("d9d505f920a163d7"), 28
 _PAGES_BEFORE = slice(16, 20)  # of the file that the journal belongs to
 _WRITE_VERSION, _WAL_VERSION = 18, 2  # where the head says which SQLite may write it
-_GUARDED = ("tally", "bookmark", "note")
 
 
 def diagnose(path: Path, mark: HighWater | None, describe: Describe) -> str | None:
@@ -76,15 +75,20 @@ def _examine(path: Path, mark: HighWater | None) -> str | None:
             return DAMAGED
         if path.stat().st_size <= CHECKED_BYTES and sql.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
             return DAMAGED
-        if version == VERSION and not all(_is_guarded(sql, table) for table in _GUARDED):
+        if version >= GUARDED and not all(_is_guarded(sql, table, version) for table in _guarded(version)):
             return DAMAGED
         if any(_would_repeat_numbers(sql, table) for table in ("envelope", "gap", "mark")):
             return DAMAGED
         return ROLLED_BACK if mark is not None and _is_behind(sql, version, mark) else None
 
 
-def _is_guarded(sql: sqlite3.Connection, table: str) -> bool:
-    columns = ", ".join(COLUMNS[table])
+def _guarded(version: int) -> tuple[str, ...]:
+    """The tables whose checksums are looked at: those of the gaps before the upgrade that makes new ones."""
+    return ("tally", "bookmark", "note") if version >= TIMES else ("tally", "bookmark", "note", "gap")
+
+
+def _is_guarded(sql: sqlite3.Connection, table: str, version: int) -> bool:
+    columns = ", ".join(columns_in(version, table))
     rows = sql.execute(f"SELECT {columns} FROM {table}").fetchall()
     return all(row[-1] == guard(table, *row[:-1]) for row in rows if row[0] != PROBE)
 
@@ -109,8 +113,9 @@ def _is_behind(sql: sqlite3.Connection, version: int, mark: HighWater) -> bool:
         for topic, numbers in mark.books.items()
         for now, then in zip(known.get(topic, (0, 0)), numbers, strict=False)
     )
-    read = dict(sql.execute("SELECT name, at_seq FROM bookmark").fetchall()) if version == VERSION else {}
+    read = dict(sql.execute("SELECT name, at_seq FROM bookmark").fetchall()) if version >= GUARDED else {}
     given_up = notes.given_up(sql)  # a rebuilt file knows what it lost
+    read[notes.ANY] = max((at or 0 for at in read.values()), default=0)
     bookmarks = any((read.get(name) or 0) < at for name, at in mark.bookmarks.items() if name not in given_up)
     return envelopes.last_seq(sql) < mark.high or books or bookmarks
 
@@ -129,7 +134,7 @@ def _is_new(path: Path) -> bool:
 
 def _has_our_shape(path: Path) -> bool:
     with closing(connect_readonly(path, alone=not has_wal(path))) as sql:
-        return has_shape(sql, VERSION)
+        return any(has_shape(sql, version) for version in range(1, VERSION + 1))
 
 
 def _is_ours(path: Path, mark: HighWater | None, describe: Describe) -> bool:

@@ -59,7 +59,10 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A known loss at a source: why, from when to when (ISO text or None), and how many (None: unknown)."""
+    """A known loss at a source: why, from when to when (ISO text or None), and how many (None: unknown).
+
+    `times`: how often it happened, when several became one; `at`: when it was written down, Unix seconds.
+    """
 
     source: str
     reason: str
@@ -67,6 +70,27 @@ class Gap:
     until: str | None = None
     estimate: int | None = None
     detail: str = ""
+    times: int = 1
+    at: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LossSum:
+    """What is known to be lost at a source for one reason: how often, how many records, and how often nobody knows."""
+
+    source: str
+    reason: str
+    times: int
+    estimate: int
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What is known to be lost, bounded in size: the newest gaps, the last one first, and the sums of all."""
+
+    newest: tuple[Gap, ...] = ()
+    sums: tuple[LossSum, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

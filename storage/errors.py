@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class CodedError(Exception):
@@ -24,6 +24,11 @@ class CodedError(Exception):
         """The first line of the docstring, with the detail of this case."""
         text = (type(self).__doc__ or "").strip().splitlines()[0]
         return f"{text.rstrip('.')}: {self.detail}" if self.detail else text
+
+    def bare(self) -> Self:
+        """Itself, for whoever keeps it: without the frames it came through, which hold all that was at hand there."""
+        self.__context__ = self.__cause__ = None
+        return self.with_traceback(None)
 
     def __str__(self) -> str:
         text = f"[{self.code}] {self.sentence}"

@@ -56,7 +56,7 @@ class Findings:
     bookmarks: dict[str, tuple[int, int, bytes]] = field(default_factory=dict)  # at_seq, -age, value
     notes: dict[str, tuple[int, str]] = field(default_factory=dict)  # -age, value
     marks: dict[int, str] = field(default_factory=dict)
-    gaps: dict[int, tuple[Value, ...]] = field(default_factory=dict)
+    gaps: dict[int, tuple[int, tuple[Value, ...]]] = field(default_factory=dict)  # -age, the row without its guard
 
     @property
     def own_installation(self) -> str | None:
@@ -65,6 +65,16 @@ class Findings:
             return self.notes[INSTALLATION][1]
         keys = Counter(named["installation"] for key in self.envelopes if (named := _KEY.fullmatch(key)))
         return keys.most_common(1)[0][0] if keys else None
+
+    def known_gaps(self) -> list[tuple[Value, ...]]:
+        """The rows of gaps. One that stands in an older version of a page only was joined with others since, when there
+        is such a joint one of its kind with a number before it: then it is counted there."""
+        joint = [(_kind(row), row[0]) for age, row in self.gaps.values() if age == 0 and cast("int", row[-1]) > 1]
+        return [
+            row
+            for age, row in self.gaps.values()
+            if age == 0 or not any(kind == _kind(row) and cast("int", at) < cast("int", row[0]) for kind, at in joint)
+        ]
 
     @property
     def is_empty(self) -> bool:
@@ -196,12 +206,12 @@ def _sort_in(found: Findings, row: pages.Row, where: Where, describe: Describe) 
     if _is_envelope(row):
         _add_envelope(found, row, where, describe)
     elif row.values[0] is None:
-        _add_numbered(found, row)
+        _add_numbered(found, row, where[1] if where[0] else 1)
     else:
         _add_named(found, row, where[1] if where[0] else 0)
 
 
-def _add_numbered(found: Findings, row: pages.Row) -> None:
+def _add_numbered(found: Findings, row: pages.Row, age: int) -> None:
     match row.values:
         case (None, str(), str(key), int(), bytes(body), bytes(digest), float() | int(), float() | int(), str()):
             if hashlib.sha256(body).digest() == digest:
@@ -209,10 +219,27 @@ def _add_numbered(found: Findings, row: pages.Row) -> None:
         case (None, str(name), bytes(check)):
             if _holds("mark", (row.number, name), check):
                 found.marks[row.number] = name
-        case (None, str(), str(), _, _, _, str(), float() | int() as at, bytes(check)):
+        case (None, str(), str(), _, _, _, str(), float() | int() as at, bytes(check)):  # as format 2 has written it
             values = (row.number, *row.values[1:7], float(at))
             if _holds("gap", values, check):
-                found.gaps[row.number] = values
+                _add_gap(found, (*values, 1), age)
+        case (None, str(), str(), _, _, _, str(), float() | int() as at, int(times), bytes(check)):
+            values = (row.number, *row.values[1:7], float(at), times)
+            if _holds("gap", values, check):
+                _add_gap(found, values, age)
+
+
+def _add_gap(found: Findings, values: tuple[Value, ...], age: int) -> None:
+    # One that took the place of others has the number of the first of them; its row is the newer one.
+    number, times = cast("int", values[0]), cast("int", values[-1])
+    known_age, known = found.gaps.get(number, (-age, values))
+    if times >= cast("int", known[-1]):
+        found.gaps[number] = max(known_age, -age) if known == values else -age, values
+
+
+def _kind(row: tuple[Value, ...]) -> tuple[Value, ...]:
+    _, source, reason, _, _, estimate, *_ = row
+    return source, reason, estimate is None
 
 
 def _add_named(found: Findings, row: pages.Row, age: int) -> None:

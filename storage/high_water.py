@@ -18,6 +18,7 @@ from pathlib import Path
 from storage import envelopes
 from storage.books import FIELDS
 from storage.envelope import Tally
+from storage.notes import ANY
 from storage.schema import VERSION, installation_of
 
 FILE_NAME = "outbox.mark"
@@ -119,9 +120,11 @@ def newest(path: Path) -> tuple[int, HighWater | None]:
 def _packed(number: int, state: HighWater) -> bytes:
     fields = (number, state.format, state.high, state.low, state.offered, state.installation)
     text = ""
-    # What does not fit any more, with very many databases, is left out: a guard less.
-    books, first = dict(state.books), dict(state.first)
-    for maps in ((books, dict(state.bookmarks), first), (books, {}, first), ({}, {}, {})):
+    # What does not fit any more, with very many databases, is left out: a guard less. Of the bookmarks the newest place
+    # is told for all: without it a file from a backup would be gone on from where it was.
+    books, first, bookmarks = dict(state.books), dict(state.first), dict(state.bookmarks)
+    newest_of_all = {ANY: max(bookmarks.values())} if bookmarks else {}
+    for maps in ((books, bookmarks, first), (books, newest_of_all, first), ({}, newest_of_all, {})):
         text = json.dumps([*fields, *maps], separators=(",", ":"))
         if len(text) + _DIGEST_CHARACTERS + 1 <= _SLOT_BYTES:
             break

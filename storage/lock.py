@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from storage.errors import OutboxError, OutboxFull, OutboxInaccessible, OutboxLocked
 
+NAME = "agent.lock"
 _PID_BYTES = 20
+_LOOK_S = 0.05
 
 
 class DirectoryLock:
@@ -23,7 +26,7 @@ class DirectoryLock:
         Raises OutboxLocked when another process has it, OutboxFull when there is no room for it, OutboxInaccessible
         when the directory cannot be used.
         """
-        self.path = directory / "agent.lock"
+        self.path = directory / NAME
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -36,12 +39,11 @@ class DirectoryLock:
             raise _explained(directory, error) from error
         try:
             # The directory as well: a lock file can be deleted, and another one made in its place.
-            fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(self._directory, self._descriptor)
         except BlockingIOError as error:
-            holder = os.pread(self._descriptor, _PID_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
+            who = _named(self._descriptor)
             self.release()
-            raise OutboxLocked(f"{directory} is held by process {holder}") from error
+            raise OutboxLocked(f"{directory} is held by process {who}") from error
         except OSError as error:  # a file system without locks
             self.release()
             raise OutboxInaccessible(f"{self.path} ({error.strerror})") from error
@@ -61,6 +63,36 @@ class DirectoryLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def holder(directory: Path) -> str | None:
+    """The process that holds `directory`, as its lock names it; None when nobody does."""
+    try:
+        descriptor = os.open(directory / NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _named(descriptor)
+    except OSError:  # a file system without locks: no agent runs there
+        return None
+    finally:
+        os.close(descriptor)  # a moment that an agent which starts now waits out
+    return None
+
+
+def _named(descriptor: int) -> str:
+    return os.pread(descriptor, _PID_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
+
+
+def _take(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            select.select((), (), (), _LOOK_S)  # somebody may only have looked who has it
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _explained(directory: Path, error: OSError) -> OutboxError:

@@ -55,6 +55,12 @@ def note(sql: sqlite3.Connection, name: str) -> str | None:
     return None if row is None else str(_demand("note", row)[1])
 
 
+def beginning_with(sql: sqlite3.Connection, prefix: str) -> dict[str, str]:
+    """The notes whose names begin like that. Raises OutboxDamaged."""
+    rows = sql.execute("SELECT name, value, guard FROM note WHERE substr(name, 1, ?) = ?", (len(prefix), prefix))
+    return {row[0]: str(_demand("note", row)[1]) for row in rows.fetchall()}
+
+
 def put(sql: sqlite3.Connection, name: str, text: str) -> None:
     """Writes a note, in place of an earlier one of that name."""
     sql.execute("INSERT OR REPLACE INTO note VALUES (?, ?, ?)", (name, text, guard("note", name, text)))

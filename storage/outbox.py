@@ -8,11 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from storage import books, envelopes, notes
+from storage import books, envelopes, gaps, notes
 from storage.envelope import Change, Draft, Envelope, Gap, Tally
 from storage.errors import OutboxDamaged, OutboxFull
 from storage.findings import Describe, mended
-from storage.outbox_file import FILE_NAME, OnBooks, OutboxFile
+from storage.outbox_file import FILE_NAME, OnBooks, OnGaps, OutboxFile
 from storage.salvage import DAMAGED
 
 __all__ = ["FILE_NAME", "Outbox"]
@@ -39,19 +39,21 @@ class Outbox:
         now: Callable[[], float] = time.time,
         describe: Describe = _nothing_known,
         on_books: OnBooks = lambda _topic, _books: None,
+        on_gaps: OnGaps = lambda _losses: None,
         on_loss: Callable[[str], None] = lambda _sentence: None,
     ) -> None:
         """Opens or creates the outbox in `directory`. `topics` have books from the start; `now` gives Unix seconds.
 
         `describe` gives topic and number of records of a body, or None: what is known of it when its row is damaged.
-        `on_books` hears each topic's books at the start and after every change, in order; it must be quick.
+        `on_books` hears each topic's books at the start and after every change, in order; `on_gaps` hears what is known
+        to be lost at the start and after each new gap; both must be quick.
         `on_loss` hears a sentence when a damaged file was rebuilt or an envelope in it was lost.
 
         Raises OutboxForeign, OutboxNewer (the file is left as it is), OutboxInaccessible, OutboxNotDurable, OutboxFull.
         """
         self._now, self._describe, self._on_loss = now, describe, on_loss
         self._file = OutboxFile(
-            directory, topics=topics, now=now, describe=describe, on_books=on_books, on_loss=on_loss
+            directory, topics=topics, now=now, describe=describe, on_books=on_books, on_gaps=on_gaps, on_loss=on_loss
         )
         self.path = self._file.path
 
@@ -86,7 +88,7 @@ class Outbox:
         for name, value in change.bookmarks.items():
             notes.put_bookmark(sql, name, value, seq)
         for gap in change.gaps:
-            books.enter_gap(sql, gap, self._now())
+            gaps.enter(sql, gap, self._now())
         for name, text in change.notes.items():
             if text is None:
                 notes.remove(sql, name)
@@ -181,7 +183,7 @@ class Outbox:
             lost = books.recount(sql, envelope.topic)
             if lost:
                 detail = f"envelope {envelope.seq} was damaged on the disk"
-                books.enter_gap(sql, Gap(books.SOURCE, DAMAGED, None, None, lost, detail), self._now())
+                gaps.enter(sql, Gap(books.SOURCE, DAMAGED, None, None, lost, detail), self._now())
             return lost
 
         lost = self._file.write(put_right, draining=True)
@@ -205,6 +207,11 @@ class Outbox:
         with self._file.reading() as sql:
             return notes.note(sql, name)
 
+    def notes(self, prefix: str) -> dict[str, str]:
+        """The notes whose names begin like that."""
+        with self._file.reading() as sql:
+            return notes.beginning_with(sql, prefix)
+
     def has_mark(self, name: str) -> bool:
         """Whether that mark was set, among the newest `notes.MARKS_KEPT`."""
         with self._file.reading() as sql:
@@ -216,9 +223,9 @@ class Outbox:
             return books.read(sql, topic)
 
     def gaps(self) -> list[Gap]:
-        """Every known loss, oldest first."""
+        """Every known loss, oldest first; of those that are of a kind some may have become one."""
         with self._file.reading() as sql:
-            return books.gaps(sql)
+            return gaps.all_of(sql)
 
     def parked(self) -> list[tuple[int, int, str]]:
         """What was kept aside: seq, records, reason; oldest first."""

@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from storage import books, envelopes, notes
+from storage import books, envelopes, gaps, notes
 from storage.ballast import Ballast
 from storage.connection import STATEMENT_ERRORS, close_as_it_is, explain, or_full
 from storage.directory import free_bytes, make_directory, make_private
-from storage.envelope import Tally
+from storage.envelope import Losses, Tally
 from storage.errors import OutboxBroken, OutboxDamaged, OutboxError, OutboxFull, OutboxGone
 from storage.findings import Describe
 from storage.high_water import HighWaterFile, state_of
@@ -35,6 +35,7 @@ _PROBED = f"SELECT 1 FROM note WHERE name = '{PROBE}'"
 
 T = TypeVar("T")
 OnBooks = Callable[[str, Tally], None]
+OnGaps = Callable[[Losses], None]
 
 
 class OutboxFile:
@@ -52,13 +53,17 @@ class OutboxFile:
         now: Callable[[], float],
         describe: Describe,
         on_books: OnBooks,
+        on_gaps: OnGaps,
         on_loss: Callable[[str], None],
     ) -> None:
         """Opens or creates it. `now` gives Unix seconds; `on_books` hears each topic's books at the start and after
-        every change, in order; `on_loss` hears a sentence when a damaged file had to be rebuilt."""
+        every change, in order, `on_gaps` what is known to be lost, at the start and after each new gap; `on_loss` hears
+        a sentence when a damaged file had to be rebuilt."""
         self.path = directory / FILE_NAME
         self.is_tight = False  # a commit failed, and no probe has shown yet that one succeeds again
-        self._topics, self._now, self._on_books = tuple(topics), now, on_books
+        self._topics, self._now = tuple(topics), now
+        self._on_books, self._on_gaps = on_books, on_gaps
+        self._gaps_told = -1
         self._lock = threading.Lock()
         self._ballast = Ballast(directory)
         self._opening = Opening(self.path, self._ballast, now=now, describe=describe, on_loss=on_loss)
@@ -170,6 +175,7 @@ class OutboxFile:
     def _open(self, wrong: str | None = None) -> sqlite3.Connection:
         if self._is_closed:
             raise OutboxBroken(f"{self.path} was closed")
+        self._gaps_told = -1  # those of a rebuilt file are others, though they may be as many
         connection = self._opening.open(self._state, lambda sql: self._commit(sql, self._begin), wrong)
         self._inode, self._connection = self.path.stat().st_ino, connection
         return connection
@@ -181,6 +187,7 @@ class OutboxFile:
         for topic in self._topics:
             if topic not in known:
                 books.change(sql, topic)
+        gaps.fold(sql)  # an agent before this one may have left any number
         if not self.is_tight and sql.execute(_PROBED).fetchone() is None:
             notes.put(sql, *_PROBE)
         if self._state is not None and self._state.installation == installation_of(sql) and self._state.offered:
@@ -225,6 +232,9 @@ class OutboxFile:
             # Read before the commit: after it nothing may fail any more, or the caller believes that nothing was
             # changed.
             tallies = books.read_all(sql)
+            count = next((tally.gaps for tally in tallies.values()), None)
+            count = gaps.so_far(sql) if count is None else count
+            losses = gaps.losses(sql) if count != self._gaps_told else None
             state = state_of(sql, tallies, self._offered)
             sql.execute("COMMIT")
         except BaseException:
@@ -235,6 +245,9 @@ class OutboxFile:
         self._mark.write(state)
         for topic, tally in tallies.items():
             self._on_books(topic, tally)
+        if losses is not None:
+            self._gaps_told = count
+            self._on_gaps(losses)
         return result
 
     def _checkpoint(self) -> None:

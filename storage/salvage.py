@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from storage import books, envelopes, notes
+from storage import books, envelopes, gaps, notes
 from storage.books import FIELDS
 from storage.connection import connect
 from storage.directory import make_private
@@ -112,7 +112,7 @@ class _Rebuilding:
     def _copy_the_rest(self, sql: sqlite3.Connection) -> None:
         for row in self._found.parked.values():
             _put(sql, "parked", row)
-        for values in self._found.gaps.values():
+        for values in self._found.known_gaps():
             _put(sql, "gap", (*values, guard("gap", *values)))
         for number, name in self._found.marks.items():
             _put(sql, "mark", (number, name, guard("mark", number, name)))
@@ -133,20 +133,23 @@ class _Rebuilding:
         # With them goes what was lost before and whose gap was lost now.
         to_name = None if lost is None else max(lost, self._unnamed(sql))
         if to_name != 0 or gone:
-            books.enter_gap(sql, Gap(books.SOURCE, self._reason, None, None, to_name, self._detail(waiting)), now)
+            gaps.enter(sql, Gap(books.SOURCE, self._reason, None, None, to_name, self._detail(waiting)), now)
         return report
 
     def _unnamed(self, sql: sqlite3.Connection) -> int:
         lost = sum(tally.lost for tally in books.read_all(sql).values())
-        return books.unnamed(lost, books.gaps(sql))
+        return books.unnamed(lost, gaps.losses(sql).sums)
 
     def _settle_bookmarks(self, sql: sqlite3.Connection) -> tuple[str, ...]:
         """Saves the bookmarks that can be gone on from; gives the names of the others, each with its note."""
         known = dict(self._mark.bookmarks) if self._mark is not None else {}
-        gone = []
+        newest = known.pop(notes.ANY, 0)  # of very many the mark tells only how far the newest of them was
+        is_behind = newest > max((at for at, _, _ in self._found.bookmarks.values()), default=0)
+        gone = [notes.ANY] if is_behind else []
         for name in sorted({*known, *self._found.bookmarks}):
-            at, _, value = self._found.bookmarks.get(name, (-1, 0, b""))
-            if at >= 0 and self._may_go_on(at, known.get(name, at)):
+            at, age, value = self._found.bookmarks.get(name, (-1, 0, b""))
+            should_be_at = known.get(name, max(at, newest) if is_behind or age else at)
+            if at >= 0 and self._may_go_on(at, should_be_at):
                 notes.put_bookmark(sql, name, value, at)
             else:
                 gone.append(name)

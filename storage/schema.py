@@ -10,7 +10,9 @@ from storage.errors import OutboxDamaged, OutboxForeign, OutboxInaccessible, Out
 from storage.guard import guard
 
 APPLICATION_ID = 0x44425041  # "DBPA"
-VERSION = 2
+VERSION = 3
+GUARDED = 2  # from this format on each row carries a checksum
+TIMES = 3  # from this format on a gap says how often its loss happened
 INSTALLATION = "installation"  # the note that holds this installation's name
 PROBE = "probe"  # the note that is only there to be written; nobody misses it
 _SMALLEST_DATABASE = 512  # one page
@@ -81,7 +83,27 @@ UPGRADE_V2 = (
     "ALTER TABLE note ADD COLUMN guard BLOB",
     "ALTER TABLE mark ADD COLUMN guard BLOB",
 )
-_STEPS = (CREATE_V1, UPGRADE_V2)  # from 0 to 1, from 1 to 2
+# Format 3: how often the loss of a gap happened. The guard stays the last column, so the table is made anew; as a copy,
+# because SQLite before 3.35 drops no column.
+UPGRADE_V3 = (
+    "ALTER TABLE gap RENAME TO gap_before",
+    """CREATE TABLE gap (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        source TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        since TEXT,
+        until TEXT,
+        estimate INTEGER,
+        detail TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        times INTEGER NOT NULL DEFAULT 1,
+        guard BLOB
+    )""",
+    """INSERT INTO gap (id, source, reason, since, until, estimate, detail, created_at)
+        SELECT id, source, reason, since, until, estimate, detail, created_at FROM gap_before""",
+    "DROP TABLE gap_before",
+)
+_STEPS = (CREATE_V1, UPGRADE_V2, UPGRADE_V3)  # from 0 to 1, from 1 to 2, ...
 
 # What a row consists of, as it is stored; the guard is the last column and covers all before it, except the body, for
 # which its sha256 stands.
@@ -92,12 +114,17 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("topic", "captured", "delivered", "discarded", "lost", "parked", "pending", "pending_bytes", "envelopes"),
         *("possible_duplicates", "guard"),
     ),
-    "gap": ("id", "source", "reason", "since", "until", "estimate", "detail", "created_at", "guard"),
+    "gap": ("id", "source", "reason", "since", "until", "estimate", "detail", "created_at", "times", "guard"),
     "bookmark": ("name", "value", "at_seq", "guard"),
     "note": ("name", "value", "guard"),
     "mark": ("id", "name", "guard"),
 }
-_ADDED_V2 = frozenset({"doubtful", "possible_duplicates", "at_seq", "guard"})
+_SINCE = {"doubtful": GUARDED, "possible_duplicates": GUARDED, "at_seq": GUARDED, "guard": GUARDED, "times": TIMES}
+
+
+def columns_in(version: int, table: str) -> tuple[str, ...]:
+    """The columns that a table has in files of that format."""
+    return tuple(name for name in COLUMNS[table] if _SINCE.get(name, 1) <= version)
 
 
 def identify(connection: sqlite3.Connection, path: Path) -> int:
@@ -147,11 +174,7 @@ def columns_of(connection: sqlite3.Connection, table: str) -> tuple[str, ...]:
 
 def has_shape(connection: sqlite3.Connection, version: int) -> bool:
     """Whether the tables are those of that version."""
-    for table, columns in COLUMNS.items():
-        expected = columns if version == VERSION else tuple(name for name in columns if name not in _ADDED_V2)
-        if columns_of(connection, table) != expected:
-            return False
-    return True
+    return all(columns_of(connection, table) == columns_in(version, table) for table in COLUMNS)
 
 
 def migrate(connection: sqlite3.Connection, version: int, installation: str | None = None) -> None:
@@ -166,7 +189,8 @@ def migrate(connection: sqlite3.Connection, version: int, installation: str | No
         for step in _STEPS[version:]:
             for statement in step:
                 connection.execute(statement)
-        _guard_all(connection)
+        # What carried a checksum before keeps it: a new one would vouch for what was damaged meanwhile.
+        _guard(connection, ("gap",) if version >= GUARDED else ("tally", "gap", "bookmark", "note", "mark"))
         if version == 0:
             # A name for this installation, so that the keys of two installations can never be the same.
             name = (INSTALLATION, installation or secrets.token_hex(8))
@@ -180,8 +204,8 @@ def migrate(connection: sqlite3.Connection, version: int, installation: str | No
         raise
 
 
-def _guard_all(connection: sqlite3.Connection) -> None:
-    for table in ("tally", "gap", "bookmark", "note", "mark"):
+def _guard(connection: sqlite3.Connection, tables: tuple[str, ...]) -> None:
+    for table in tables:
         columns = COLUMNS[table]
         rows = connection.execute(f"SELECT {', '.join(columns[:-1])} FROM {table}").fetchall()
         set_guard = f"UPDATE {table} SET guard = ? WHERE {columns[0]} = ?"

@@ -7,12 +7,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from storage.books import FIELDS, fields_of, tally_of
+from storage import gaps, notes
+from storage.books import fields_of, tally_of
 from storage.connection import STATEMENT_ERRORS, connect_readonly, explain
-from storage.envelope import Tally
+from storage.envelope import Losses, Tally
 from storage.errors import OutboxInaccessible
 from storage.outbox_file import FILE_NAME
-from storage.schema import identify
+from storage.schema import GUARDED, VERSION, identify
 
 
 class OutboxView:
@@ -24,7 +25,7 @@ class OutboxView:
     def __init__(self, directory: Path) -> None:
         path = directory / FILE_NAME
         self._connection: sqlite3.Connection | None = None
-        self._fields = FIELDS
+        self._version = VERSION
         try:
             if not path.exists():
                 return
@@ -40,7 +41,7 @@ class OutboxView:
             connection.close()
         else:
             self._connection = connection
-            self._fields = fields_of(version)
+            self._version = version
 
     def bookmark(self, name: str) -> bytes | None:
         """The bookmark of that name; None when there is none yet."""
@@ -49,10 +50,29 @@ class OutboxView:
 
     def tally(self, topic: str) -> Tally:
         """The books of one topic."""
-        row = self._row(f"SELECT {', '.join(self._fields)} FROM tally WHERE topic = ?", topic)
+        fields = fields_of(self._version)
+        row = self._row(f"SELECT {', '.join(fields)} FROM tally WHERE topic = ?", topic)
         if row is None or self._connection is None:
             return Tally()
-        return tally_of(self._connection, topic, self._fields, row)
+        return tally_of(self._connection, topic, fields, row)
+
+    def losses(self) -> Losses:
+        """What is known to be lost: the newest gaps and the sums of all."""
+        if self._connection is None:
+            return Losses()
+        try:
+            return gaps.losses(self._connection, self._version)
+        except STATEMENT_ERRORS as error:
+            raise explain(error) from error
+
+    def notes(self, prefix: str) -> dict[str, str]:
+        """The notes whose names begin like that, of format 2 or later."""
+        if self._connection is None or self._version < GUARDED:
+            return {}
+        try:
+            return notes.beginning_with(self._connection, prefix)
+        except STATEMENT_ERRORS as error:
+            raise explain(error) from error
 
     def _row(self, sql: str, value: str) -> tuple[Any, ...] | None:
         if self._connection is None:

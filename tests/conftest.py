@@ -1,7 +1,8 @@
 """The servers and the habits all tests share.
 
-The servers are started once for all tests, so a test that takes one must leave it usable: `clean_mariadb` and
-`clean_postgres` start from an empty log and mend what an earlier test broke (frozen, killed).
+The servers are started once for all tests, so a test that takes one must leave it usable: `clean_mariadb`,
+`clean_mysql` and `clean_postgres` start from an empty log and mend what an earlier test broke (frozen, killed).
+What is not there skips its tests; in CI that is allowed only to what scripts/servers may fail to get.
 """
 
 import os
@@ -14,8 +15,11 @@ from hypothesis import HealthCheck, settings
 
 from agent.dev.postgres import system_bin_dirs, wheel_bin_dir
 from agent.dev.server_process import DevServerError
+from tests.servers import beside
 from tests.servers.mariadb import MariaDBServer, MariaDBTemplate
+from tests.servers.mysql import MySQLServer, MySQLTemplate
 from tests.servers.postgres import WatchedPostgres
+from tests.servers.slow_log_server import SlowLogServer
 
 THREAD_GRACE_S = 2.0
 
@@ -53,11 +57,48 @@ def mariadb(mariadb_template: MariaDBTemplate) -> Iterator[MariaDBServer]:
 @pytest.fixture
 def clean_mariadb(mariadb: MariaDBServer) -> MariaDBServer:
     """The shared MariaDB, running, with an empty slow log."""
-    mariadb.thaw()
-    if mariadb.pid is None:
-        mariadb.start()
-    mariadb.truncate()
+    _clean(mariadb)
     return mariadb
+
+
+@pytest.fixture(scope="session")
+def mysql_template() -> Iterator[MySQLTemplate]:
+    """Oracle's. It is skipped, in CI too, when scripts/servers could not get it."""
+    try:
+        template = MySQLTemplate()
+    except DevServerError as missing:
+        pytest.skip(str(missing))
+    with template:
+        yield template
+
+
+@pytest.fixture(scope="session")
+def mysql(mysql_template: MySQLTemplate) -> Iterator[MySQLServer]:
+    """As `mariadb`."""
+    with MySQLServer(mysql_template, long_query_time=10.0) as server:
+        yield server
+
+
+@pytest.fixture
+def clean_mysql(mysql: MySQLServer) -> MySQLServer:
+    """The shared MySQL, running, with an empty slow log."""
+    _clean(mysql)
+    return mysql
+
+
+@pytest.fixture(params=["clean_mariadb", "clean_mysql"])
+def clean_slow_log(request: pytest.FixtureRequest) -> SlowLogServer:
+    """Each of the two in turn, running, with an empty slow log."""
+    server = request.getfixturevalue(request.param)
+    assert isinstance(server, SlowLogServer)
+    return server
+
+
+def _clean(server: SlowLogServer) -> None:
+    server.thaw()
+    if server.pid is None:
+        server.start()
+    server.truncate()
 
 
 def _postgres(bin_dir: Path) -> Iterator[WatchedPostgres]:
@@ -75,11 +116,22 @@ def _postgres(bin_dir: Path) -> Iterator[WatchedPostgres]:
 
 @pytest.fixture(scope="session")
 def postgres15() -> Iterator[WatchedPostgres]:
-    """The distribution's: 15 where there is one (Debian 12), else its oldest. It is skipped, in CI too, without one."""
-    found = system_bin_dirs()
+    """The distribution's 15, or the one beside, or the distribution's oldest. Without one it is skipped, in CI too."""
+    found = [path for path in system_bin_dirs() if path.parent.name == "15"]
+    if beside.POSTGRES15.is_there:
+        found.append(beside.POSTGRES15.bin_dir)
+    found += system_bin_dirs()
     if not found:
-        pytest.skip("the distribution's PostgreSQL is not installed (Debian and Ubuntu: apt-get install postgresql)")
-    yield from _postgres(next((path for path in found if path.parent.name == "15"), found[0]))
+        pytest.skip("there is no PostgreSQL 15 (scripts/servers gets it, or says why not)")
+    yield from _postgres(found[0])
+
+
+@pytest.fixture(scope="session")
+def postgres17() -> Iterator[WatchedPostgres]:
+    """The one beside. It is skipped, in CI too, when scripts/servers could not get it."""
+    if not beside.POSTGRES17.is_there:
+        pytest.skip("there is no PostgreSQL 17 (scripts/servers gets it, or says why not)")
+    yield from _postgres(beside.POSTGRES17.bin_dir)
 
 
 @pytest.fixture(scope="session")
@@ -93,9 +145,9 @@ def postgres18() -> Iterator[WatchedPostgres]:
     yield from _postgres(bin_dir)
 
 
-@pytest.fixture(scope="session", params=["postgres15", "postgres18"])
+@pytest.fixture(scope="session", params=["postgres15", "postgres17", "postgres18"])
 def postgres(request: pytest.FixtureRequest) -> WatchedPostgres:
-    """Each of the two in turn."""
+    """Each of the three in turn."""
     server = request.getfixturevalue(request.param)
     assert isinstance(server, WatchedPostgres)
     return server
@@ -103,7 +155,7 @@ def postgres(request: pytest.FixtureRequest) -> WatchedPostgres:
 
 @pytest.fixture
 def clean_postgres(postgres: WatchedPostgres) -> WatchedPostgres:
-    """Each of the two in turn, running, with all counters at zero."""
+    """Each of the three in turn, running, with all counters at zero."""
     postgres.thaw()
     if postgres.pid is None:
         postgres.start()

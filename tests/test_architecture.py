@@ -33,25 +33,41 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("storage",),
     (
         "agent",  # __init__: the version
-        *("agent.errors", "agent.clock", "agent.config", "agent.logs", "agent.log_queue", "agent.news"),
-        *("agent.pulse", "agent.status"),
+        *("agent.errors", "agent.clock", "agent.cost", "agent.config", "agent.logs", "agent.log_queue", "agent.news"),
+        *("agent.pulse", "agent.losses", "agent.status"),
         *("agent.record", "agent.redact", "agent.body", "agent.backoff", "agent.commands"),
     ),
     ("agent.transport", "agent.sd_notify", "agent.delivery", "agent.sinks", "agent.sources"),
-    ("agent.machine", "agent.watch", "agent.collector", "agent.lane"),
+    ("agent.machine", "agent.watch", "agent.breaker", "agent.collector", "agent.lane"),
     (
-        *("agent.reconfigure", "agent.command_desk", "agent.watch_loop", "agent.worker"),
-        *("agent.flusher", "agent.heartbeat", "agent.vigil", "agent.conductor", "agent.console"),
+        *(
+            "agent.reconfigure",
+            "agent.command_book",
+            "agent.command_desk",
+            "agent.burden",
+            "agent.watch_loop",
+            "agent.worker",
+        ),
+        *("agent.flusher", "agent.heartbeat", "agent.vigil", "agent.status_door", "agent.conductor", "agent.console"),
     ),
     ("agent.wiring", "agent.doctor"),
-    ("agent.single", "agent.lobby", "agent.audit"),
+    ("agent.single", "agent.lobby", "agent.audit", "agent.overview"),
     ("agent.dev",),
     ("agent.cli", "agent.__main__", "scripts"),
 )
 # The file of the outbox belongs to those who collect, deliver and assemble; the rest knows its shapes and errors only.
 KNOW_STORAGE = (
-    *("storage", "agent.collector", "agent.command_desk", "agent.watch_loop", "agent.flusher"),
-    *("agent.wiring", "agent.doctor", "agent.single", "agent.audit", "agent.cli", "agent.dev", "agent.console"),
+    *("storage", "agent.collector", "agent.command_book", "agent.command_desk", "agent.watch_loop", "agent.flusher"),
+    *(
+        "agent.wiring",
+        "agent.doctor",
+        "agent.single",
+        "agent.audit",
+        "agent.overview",
+        "agent.cli",
+        "agent.dev",
+        "agent.console",
+    ),
     "scripts",
 )
 STORAGE_SHAPES = ("storage.errors", "storage.envelope")

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from agent.config import complaints, remote
+from agent.config import complaints, environment, remote
+from agent.config.places import Tree, child, holds_keys, path_of, put
 from agent.config.schema import Config
 from agent.errors import ConfigError, ConfigMalformed, ConfigMissing
 
-PREFIX = "DBPOWER_"
-MAX_DEPTH = 16  # ours has three levels; what is deeper is a mistake, and recursion ends somewhere
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors of Windows begin every file with it
-_PLACEHOLDER = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-Tree = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Layers:
     """Where a configuration comes from; kept, so that a remote change can be laid between them later.
 
-    file: with `${NAME}` filled in; above: environment and command line, which nothing overrides.
+    file: with `${NAME}` filled in; above: environment and command line, which nothing overrides, the databases as an
+    object by their names.
     """
 
     file: Tree = field(repr=False)
@@ -49,7 +44,7 @@ class Layers:
         """
         tree = deepcopy(self.file)
         for path, value in overlay.items():
-            put(tree, path.split("."), value)
+            put(tree, path_of(path), value)
         _merge(tree, self.above)
         if isinstance(tree.get("data_dir", ""), str):
             tree["data_dir"] = str(self.data_dir)
@@ -57,7 +52,7 @@ class Layers:
         try:
             config = Config.model_validate(tree)
         except ValidationError as error:
-            wrong = complaints.sentences(error, Config) + wrong
+            wrong = complaints.sentences(error, Config, tree) + wrong
         if wrong:
             raise ConfigError("; ".join(wrong))
         return config
@@ -69,13 +64,14 @@ def load(path: Path, environ: Mapping[str, str], options: Mapping[str, object]) 
     Raises ConfigMissing, ConfigMalformed, or ConfigError with all complaints, each with its path.
     """
     wrong: list[str] = []
-    file = _fill(_read(path), environ, wrong, ())
+    file = environment.filled_in(_read(path), environ, wrong)
     above: Tree = {}
-    for place, text in _from_environment(environ, wrong):
+    known = environment.variables(file)
+    for place, text in environment.said(known, environ, wrong):
         put(above, place, text)
-    wrong += _misspelt(environ)
+    wrong += environment.misspelt(known, environ)
     for dotted, value in options.items():
-        put(above, dotted.split("."), value)
+        put(above, path_of(dotted), value)
     layers = Layers(file, above, _data_dir(file, above, path, environ))
     try:
         config = layers.build(remote.overlay(layers.data_dir, file, layers.remote_config))
@@ -84,16 +80,6 @@ def load(path: Path, environ: Mapping[str, str], options: Mapping[str, object]) 
     if wrong:
         raise ConfigError("; ".join(wrong))
     return config, layers
-
-
-def put(tree: Tree, path: list[str] | tuple[str, ...], value: object) -> None:
-    """Sets the value at `path`, making the objects on the way."""
-    for name in path[:-1]:
-        child = tree.get(name)
-        if not isinstance(child, dict):
-            child = tree[name] = {}
-        tree = child
-    tree[path[-1]] = value
 
 
 def _read(path: Path) -> Tree:
@@ -110,62 +96,6 @@ def _read(path: Path) -> Tree:
     return tree
 
 
-def _fill(node: Any, environ: Mapping[str, str], wrong: list[str], path: tuple[str, ...]) -> Any:
-    if len(path) > MAX_DEPTH:
-        raise ConfigMalformed(f"objects and lists stand in one another more than {MAX_DEPTH} deep")
-    if isinstance(node, dict):
-        return {key: _fill(value, environ, wrong, (*path, key)) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_fill(value, environ, wrong, (*path, str(number))) for number, value in enumerate(node)]
-    if not isinstance(node, str):
-        return node
-
-    def value_of(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name is None:  # $${ is a literal ${
-            return "${"
-        if name not in environ:
-            wrong.append(f"{'.'.join(path)}: the environment has no variable {name}")
-        return environ.get(name, "")
-
-    return _PLACEHOLDER.sub(value_of, node)
-
-
-def _leaves(schema: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    for name in schema.model_fields:
-        section = complaints.section(schema, (name,))
-        if section is None:
-            yield (*path, name)
-        else:
-            yield from _leaves(section, (*path, name))
-
-
-def _from_environment(environ: Mapping[str, str], wrong: list[str]) -> Iterator[tuple[tuple[str, ...], str]]:
-    for place in _leaves(Config, ()):
-        variable = PREFIX + "_".join(place).upper()
-        if variable in environ:
-            yield place, environ[variable]
-        elif f"{variable}_FILE" in environ:
-            try:
-                text = Path(environ[f"{variable}_FILE"]).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError):
-                wrong.append(f"{'.'.join(place)}: the file named by {variable}_FILE cannot be read")
-            else:
-                yield place, text.rstrip("\r\n")
-
-
-def _misspelt(environ: Mapping[str, str]) -> list[str]:
-    """Complaints about variables that are nearly ours; what is far from all of ours is somebody else's."""
-    names = [PREFIX + "_".join(place).upper() for place in _leaves(Config, ())]
-    known = {*names, *(f"{name}_FILE" for name in names)}
-    complaints_found = []
-    for name in sorted(environ):
-        near = get_close_matches(name, known, n=1, cutoff=0.8) if name.startswith(PREFIX) and name not in known else []
-        if near:
-            complaints_found.append(f"{name}: unknown variable; did you mean {near[0]}?")
-    return complaints_found
-
-
 def _data_dir(file: Tree, above: Tree, path: Path, environ: Mapping[str, str]) -> Path:
     given = above.get("data_dir", file.get("data_dir"))
     if isinstance(given, str) and given:
@@ -174,10 +104,10 @@ def _data_dir(file: Tree, above: Tree, path: Path, environ: Mapping[str, str]) -
     return Path(state) if state else Path(os.path.abspath(path.parent / "data"))
 
 
-def _merge(tree: Tree, above: Tree) -> None:
+def _merge(tree: Any, above: Tree) -> None:
     for key, value in above.items():
-        below = tree.get(key)
-        if isinstance(value, dict) and isinstance(below, dict):
+        below = child(tree, key)
+        if isinstance(value, dict) and holds_keys(key, below):
             _merge(below, value)
         else:
             tree[key] = deepcopy(value)

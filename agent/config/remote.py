@@ -9,56 +9,69 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from agent.config.schema import DbConfig
+from agent.config.places import DB_CONFIG, find, has_place, path_of
+from agent.config.places import Path as Place
+from agent.config.schema import DEFAULT, DbConfig
 from agent.errors import ConfigMalformed
 from storage.errors import OutboxInaccessible
 
 FILE_NAME = "remote.json"
 _INTERVALS = ("heartbeat_interval", "collection_interval")
 _ADDRESS = frozenset({"host", "port", "user", "database"})
-_ADDRESS_PATHS = frozenset(f"db_config.{name}" for name in _ADDRESS)
-_CREDENTIAL = "db_config.password"
+_CREDENTIAL = "password"
 _THRESHOLDS = frozenset({"password", "min_exec_time_ms", "max_sql_text_bytes", "connect_timeout", "read_timeout"})
 
 
-def refusal(params: Mapping[str, object], mode: str) -> str | None:
+def refusal(params: Mapping[str, object], mode: str, watches: Sequence[str] = (DEFAULT,)) -> str | None:
     """Why a change is not allowed under `remote_config: mode`; None when it is. Its values are checked elsewhere.
 
-    `safe` keeps the stored password from being sent to an address that the backend chose.
+    `safe` keeps the stored password from being sent to an address that the backend chose. `watches`: all there are;
+    what is meant for one database must not go to the others.
     """
     if mode == "off":
         return "remote_config is off on this host"
-    unknown = [name for name in params if name not in {"db_config", "target", *_INTERVALS}]
+    unknown = [name for name in params if name not in {DB_CONFIG, "target", *_INTERVALS}]
     if unknown:
         return f"unknown: {', '.join(sorted(unknown))}; known are db_config, {', '.join(_INTERVALS)}, target"
-    database = params.get("db_config", {})
+    database = params.get(DB_CONFIG, {})
     if not isinstance(database, dict):
         return "db_config should be an object"
     if not flatten(params):
         return "nothing to change was named"
+    if database and len(watches) > 1 and params.get("target") is None:
+        return f"db_config needs a target, one of {', '.join(watches)}"
+    if any("." in name for name in database):
+        return "db_config has no key with a dot in its name"
     if mode == "any":
         return None
+    return _unsafe(database)
+
+
+def _unsafe(database: Mapping[str, object]) -> str | None:
     foreign = [name for name in database if name in DbConfig.model_fields and name not in _ADDRESS | _THRESHOLDS]
     if foreign:
         return f"remote_config is safe on this host: db_config {', '.join(sorted(foreign))} cannot be changed remotely"
-    if _ADDRESS & set(database) and "password" not in database:
+    if _ADDRESS & set(database) and _CREDENTIAL not in database:
         return "remote_config is safe on this host: host, port, user or database need a new password beside them"
     return None
 
 
-def flatten(params: Mapping[str, object]) -> dict[str, object]:
-    """The params as dotted path to value: {"collection_interval": 60, "db_config.host": "h"}."""
-    database = params.get("db_config")
+def flatten(params: Mapping[str, object], place: Place = ()) -> dict[str, object]:
+    """The params as dotted path to value: {"collection_interval": 60, "db_config.host": "h"}.
+
+    `place`: where the keys of the watch stand that they are for, ("databases", "orders") for example.
+    """
+    database = params.get(DB_CONFIG)
     flat = {name: params[name] for name in _INTERVALS if name in params}
     if isinstance(database, dict):
-        flat.update({f"db_config.{name}": value for name, value in database.items()})
-    return flat
+        flat.update({f"{DB_CONFIG}.{name}": value for name, value in database.items()})
+    return {name if name == "heartbeat_interval" else ".".join((*place, name)): flat[name] for name in flat}
 
 
 def overlay(data_dir: Path, file: Mapping[str, Any], mode: object) -> dict[str, object]:
@@ -78,11 +91,19 @@ def overlay(data_dir: Path, file: Mapping[str, Any], mode: object) -> dict[str, 
         raise OutboxInaccessible(f"{data_dir} ({error.strerror})") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise ConfigMalformed(f"{path} (written by update_config; delete it to forget remote changes)") from None
-    held = {name: value for name, (value, over) in entries.items() if over == _digest(file, name)}
-    if _CREDENTIAL not in held and (_CREDENTIAL in entries or mode != "any"):
-        # The password is a person's (changed since, or never remote): it must not go to an address from the backend.
-        held = {name: value for name, value in held.items() if name not in _ADDRESS_PATHS}
-    return held
+    held = {
+        name: value
+        for name, (value, over) in entries.items()
+        if over == _digest(file, name) and has_place(file, path_of(name))
+    }
+    # The password is a person's (changed since, or never remote): it must not go to an address from the backend.
+    return {
+        name: value
+        for name, value in held.items()
+        if not _is_address(path_of(name))
+        or (credential := _beside(name)) in held
+        or (credential not in entries and mode == "any")
+    }
 
 
 def leak(overlay_now: Mapping[str, object], above: Mapping[str, Any], mode: object) -> list[str]:
@@ -90,14 +111,25 @@ def leak(overlay_now: Mapping[str, object], above: Mapping[str, Any], mode: obje
 
     Such a password is above the one that `refusal` demands beside a new address, and would be sent in its place.
     """
-    database = above.get("db_config")
-    if mode == "any" or not isinstance(database, dict) or "password" not in database:
+    if mode == "any":
         return []
-    foreign = (
-        name for name in overlay_now if name in _ADDRESS_PATHS and name.removeprefix("db_config.") not in database
-    )
     reason = "was set remotely, but the password comes from environment or command line, and remote_config is safe"
-    return [f"{name}: {reason}" for name in sorted(foreign)]
+    found = []
+    for name in sorted(overlay_now):
+        place = path_of(name)
+        database = find(above, place[:-1]) if _is_address(place) else None
+        if isinstance(database, dict) and _CREDENTIAL in database and place[-1] not in database:
+            found.append(f"{name}: {reason}")
+    return found
+
+
+def _is_address(place: Place) -> bool:
+    return place[-2:-1] == (DB_CONFIG,) and place[-1] in _ADDRESS
+
+
+def _beside(name: str) -> str:
+    """The path of the password that goes to the address of which `name` is a part."""
+    return f"{name.rpartition('.')[0]}.{_CREDENTIAL}"
 
 
 def save(data_dir: Path, file: Mapping[str, Any], overlay_now: Mapping[str, object]) -> None:
@@ -119,8 +151,5 @@ def save(data_dir: Path, file: Mapping[str, Any], overlay_now: Mapping[str, obje
 
 
 def _digest(file: Mapping[str, Any], path: str) -> str:
-    node: Any = file
-    for name in path.split("."):
-        node = node.get(name) if isinstance(node, dict) else None
     # Not orjson: a value from the environment may hold bytes that are no UTF-8, as lone surrogates.
-    return hashlib.sha256(json.dumps(node, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(find(file, path_of(path)), sort_keys=True).encode()).hexdigest()

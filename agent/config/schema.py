@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
+from agent.redact import Level
+
+DEFAULT = "default"  # the name of the single pair db_type and db_config
+TAKEN = ("outbox", "others")  # the sources of gaps that are no database
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}(?<!\.db_config)")  # see places.path_of
 MIN_SQL_TEXT_BYTES = 1_024  # the anchor of a slow log row takes this much of its text
 DEFAULT_PORTS = {"mysql": 3306, "postgres": 5432}
 
+TableName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_$]{1,64}$")]
 Interval = Annotated[float, Field(ge=0.1, le=86_400 * 31, allow_inf_nan=False)]
 Timeout = Annotated[float, Field(ge=0.1, le=3_600, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
+DbType = Literal["mysql", "postgres"]
 
 
 class _Section(BaseModel):
@@ -42,6 +51,22 @@ class DbConfig(_Section):
     max_sql_text_bytes: int = Field(default=1_048_576, ge=MIN_SQL_TEXT_BYTES, le=64 * 1_048_576)
     connect_timeout: Timeout = 10
     read_timeout: Timeout = 30
+    max_load: Annotated[float, Field(ge=0, le=1)] | None = 0.01
+    slow_log_backups: tuple[TableName, ...] = ("slow_log_backup",)
+    rotate: bool = False
+
+    @field_validator("slow_log_backups", mode="before")
+    @classmethod
+    def _may_be_text(cls, value: object) -> object:
+        # As the environment gives it: names with commas between them.
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @field_validator("slow_log_backups")
+    @classmethod
+    def _are_not_the_log(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(name.lower() == "slow_log" for name in value):
+            raise ValueError("should not name slow_log itself")
+        return value
 
     @field_validator("host", "user", "password", "database")
     @classmethod
@@ -50,6 +75,45 @@ class DbConfig(_Section):
         if "\0" in text:
             raise ValueError("should hold no NUL")
         return value
+
+
+class _Repeated:
+    """Stands in the place of a name that an earlier database has."""
+
+
+class Database(_Section):
+    """One of several databases. `collection_interval`: None for that of the agent."""
+
+    name: str
+    db_type: DbType
+    db_config: DbConfig
+    collection_interval: Interval | None = None
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _is_a_name(cls, value: object) -> object:
+        if isinstance(value, _Repeated):
+            raise ValueError("another database has this name")  # noqa: TRY004 - pydantic knows only this one
+        if isinstance(value, str) and not NAME.fullmatch(value):
+            raise ValueError("should be 1 to 64 letters, digits, _ . - and not end in .db_config")
+        if value in TAKEN:
+            raise ValueError("is a word of the agent's own in what it tells of losses; take another name")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class WatchConfig:
+    """One database that is watched, whichever way it was written down. `collection_interval` in seconds."""
+
+    name: str
+    db_type: DbType
+    db_config: DbConfig
+    collection_interval: float
+
+    @property
+    def port(self) -> int:
+        """The port of the database: the one given, or the usual one of its kind."""
+        return self.db_config.port or DEFAULT_PORTS[self.db_type]
 
 
 class OutboxConfig(_Section):
@@ -74,13 +138,14 @@ class Config(_Section):
     collector_id: int = Field(ge=1)
     api_key: SecretStr = Field(min_length=1)
     backend_url: str
-    db_type: Literal["mysql", "postgres"]
-    db_config: DbConfig
+    databases: tuple[Database, ...] = ()  # before the pair: its validator looks at them
+    db_type: DbType | None = Field(default=None, validate_default=True)
+    db_config: DbConfig | None = Field(default=None, validate_default=True)
     heartbeat_interval: Interval = 30
     collection_interval: Interval = 300
     data_dir: Path = Path("data")
     outbox: OutboxConfig = OutboxConfig()
-    redact: Literal["secrets"] = "secrets"
+    redact: Level = "secrets"
     remote_config: Literal["safe", "any", "off"] = "safe"
     log: LogConfig = LogConfig()
 
@@ -107,7 +172,41 @@ class Config(_Section):
             raise ValueError("should be printable ASCII without spaces around it")
         return value
 
+    @field_validator("databases", mode="before")
+    @classmethod
+    def _have_each_their_name(cls, value: object) -> object:
+        # Before they are looked at one by one, so that a name that is there twice is told with everything else.
+        seen, marked = list[object](), list[Any]()
+        for each in value if isinstance(value, list) else ():
+            name = each.get("name") if isinstance(each, dict) else None
+            marked.append({**each, "name": _Repeated()} if isinstance(name, str) and name in seen else each)
+            seen.append(name)
+        return marked if isinstance(value, list) else value
+
+    @field_validator("db_type", "db_config", mode="before")
+    @classmethod
+    def _is_there_without_databases(cls, value: object, info: ValidationInfo) -> object:
+        several = info.data.get("databases", True)  # when something is wrong with them they are not there
+        if several and value is not None:
+            raise ValueError("stands beside databases; give either databases, or db_type and db_config")
+        if not several and value is None:
+            raise PydanticCustomError("missing", "is required and missing")
+        return value
+
     @property
-    def db_port(self) -> int:
-        """The port of the database: the one given, or the usual one of its kind."""
-        return self.db_config.port or DEFAULT_PORTS[self.db_type]
+    def watches(self) -> tuple[WatchConfig, ...]:
+        """What is watched. Everything but this file knows only these, not how they were written down."""
+        if self.db_type is not None and self.db_config is not None:
+            return (WatchConfig(DEFAULT, self.db_type, self.db_config, self.collection_interval),)
+        own = self.collection_interval
+        return tuple(
+            WatchConfig(each.name, each.db_type, each.db_config, each.collection_interval or own)
+            for each in self.databases
+        )
+
+    def watch(self, name: str) -> WatchConfig:
+        """The watch of that name. Raises LookupError."""
+        for each in self.watches:
+            if each.name == name:
+                return each
+        raise LookupError(name)

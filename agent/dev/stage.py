@@ -146,6 +146,7 @@ class Stage:
                 "password": "monitoring",
                 "database": "postgres",
                 "min_exec_time_ms": MIN_MS,
+                "max_load": 0,  # a demonstration is in a hurry
             },
             "heartbeat_interval": 1,
             "collection_interval": LOOK_EVERY_S,

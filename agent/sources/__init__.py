@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Protocol
 
 from agent.clock import Clock
 from agent.config.schema import DbConfig
+from agent.cost import Meter
 from agent.record import Record
+from agent.redact import Level
 from storage.envelope import Gap
 
 BOOKMARK_LOST = "bookmark_lost"  # reason of the gap that `skip` tells
@@ -21,12 +23,22 @@ READING = "reading the database"
 class Reading:
     """A part of one look: some records and the bookmark that stands behind the last of them.
 
-    `bookmark` is opaque to everyone but the source. A reading may be empty and only move the bookmark.
+    `bookmark` is opaque to everyone but the source. A reading may be empty and only move the bookmark. `coverage`: the
+    part, 0 to 1, of what the server did in the whole look's window that it still knew; None: not known.
     """
 
     records: tuple[Record, ...]
     bookmark: bytes
     gaps: tuple[Gap, ...] = ()
+    coverage: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Strain:
+    """The connections that others than the agent use, and how many they are allowed."""
+
+    used: int
+    allowed: int
 
 
 def _nobody_asks(doing: str, at_most_s: float) -> None:
@@ -37,13 +49,17 @@ def _nobody_asks(doing: str, at_most_s: float) -> None:
 class SourceSettings:
     """What a source is made of. `watch`: the name of the watch it reads for, part of the ids of its records.
 
-    `step` is called before everything that may take long: what it is, and for how many seconds at most.
+    `step` is called before everything that may take long: what it is, and for how many seconds at most. `redact`: what
+    of the texts may leave; every source makes its records with a Redactor of this level. `meter` is told what is waited
+    for and what comes.
     """
 
     watch: str
     db: DbConfig
     port: int
     step: Callable[[str, float], None] = _nobody_asks
+    redact: Level = "secrets"
+    meter: Meter = field(default_factory=lambda: Meter(Clock()))
 
 
 class Source(Protocol):
@@ -55,6 +71,7 @@ class Source(Protocol):
 
     kind: str
     db_type: str
+    meter: Meter
 
     def __init__(self, settings: SourceSettings, clock: Clock) -> None: ...
 
@@ -72,6 +89,10 @@ class Source(Protocol):
 
     def check(self) -> None:
         """Connects and reads as little as shows that `read` would work."""
+        ...
+
+    def strain(self) -> Strain:
+        """How close the server is to its limits, asked on the connection that is there."""
         ...
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 import struct
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import pymysql
@@ -27,18 +27,21 @@ from agent.errors import (
     SourceError,
 )
 from agent.sources import READING, SourceSettings
+from agent.sources._wire import Wire
 
-# No statement of ours may show up in the log we read: not for its time, and not for using no index either.
+# No statement of ours may show up in the log we read: not for its time, and not for using no index either. MySQL
+# allows the second only with SESSION_VARIABLES_ADMIN.
 _QUIET = """
-    SET SESSION long_query_time=31536000, min_examined_row_limit=18446744073709551615,
-        net_write_timeout=5, lock_wait_timeout=5, wait_timeout=31536000
+    SET SESSION long_query_time=31536000, net_write_timeout=5, lock_wait_timeout=5, wait_timeout=31536000
 """
+_QUIET_WITHOUT_INDEX = "SET SESSION min_examined_row_limit=18446744073709551615"
 _VERSION = "SELECT VERSION()"
 _SERVERS_ZONE = "SET SESSION time_zone=@@global.time_zone"
 _OFFSET = "SELECT TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), NOW())"
 # The texts of the CSV table pass unchanged; a column of a real TIMESTAMP (an altered table) is read as UTC.
 _UTC = "SET SESSION time_zone='+00:00'"
 _READ_ONLY = "SET SESSION TRANSACTION READ ONLY"
+_NOT_REPLICATED = "SET SESSION sql_log_bin=0"
 _LIMIT_MARIADB = "SET SESSION max_statement_time={seconds}"
 _LIMIT_MYSQL = "SET SESSION max_execution_time={milliseconds}"
 
@@ -92,12 +95,15 @@ class _QuietConnection(pymysql.connections.Connection):
 class Session:
     """One connection. Rows come as tuples of raw bytes (None for NULL)."""
 
+    _manner = _READ_ONLY
+
     def __init__(self, settings: SourceSettings) -> None:
         """Connects. Raises DatabaseAway, LoginRefused or another SetupError."""
         db = settings.db
         self._step, self._read_timeout_s = settings.step, db.read_timeout
+        self._meter, self._wire = settings.meter, Wire()
         self._step("connecting to the database", db.connect_timeout + 2 * db.read_timeout)
-        with explained():
+        with explained(), self._meter.connecting():
             self._connection = _QuietConnection(
                 host=db.host,
                 port=settings.port,
@@ -121,10 +127,12 @@ class Session:
 
     def _be_quiet(self, limit_s: float) -> None:
         self.rows(_QUIET)
+        with suppress(SetupError):
+            self.rows(_QUIET_WITHOUT_INDEX)
         ((version,),) = self.rows(_VERSION)
         self.is_mariadb = b"mariadb" in version.lower()
         self.measure_offset()
-        self.rows(_READ_ONLY)
+        self.rows(self._manner)
         limit = _LIMIT_MARIADB if self.is_mariadb else _LIMIT_MYSQL
         # Below our own patience, so that the server says what it was instead of a socket that times out.
         server_s = limit_s * 0.9
@@ -145,31 +153,44 @@ class Session:
     def rows(self, sql: str) -> list[Row]:
         """All rows of a small result."""
         self._step(READING, self._read_timeout_s)
-        with explained(), self._connection.cursor(Cursor) as cursor:
+        with explained(), self._waiting(), self._connection.cursor(Cursor) as cursor:
             cursor.execute(sql)
-            return list(cursor.fetchall())
+            found = list(cursor.fetchall())
+        self._count(len(found))
+        return found
 
-    def stream(self, sql: str, *, chunk_rows: int, chunk_bytes: int) -> Generator[list[Row]]:
+    def stream(self, sql: str, *, chunk_rows: int, chunk_bytes: int, is_new: bool = True) -> Generator[list[Row]]:
         """The rows of a large result in chunks as they arrive.
 
         A chunk ends at `chunk_rows` rows or when its second last column (the text) reaches `chunk_bytes`. When the
         iterator is closed early the connection is dropped: the rest of the result would have to be read otherwise.
+        `is_new`: these rows were not read before.
         """
-        finished = False
+        finished, waiting = False, self._meter.answering
         try:
             self._step(READING, self._read_timeout_s)
-            with explained():
+            with explained(), waiting():
                 cursor = self._connection.cursor(SSCursor)
                 cursor.execute(sql)
             while not finished:
                 self._step(READING, self._read_timeout_s)
-                with explained():
+                with explained(), waiting():
                     chunk, finished = _next_chunk(cursor, chunk_rows, chunk_bytes)
+                self._count(len(chunk))
+                waiting = self._meter.receiving if is_new else waiting
                 if chunk:
                     yield chunk
         finally:
             if not finished:
                 self.drop()
+
+    def _waiting(self) -> AbstractContextManager[None]:
+        return self._meter.answering()
+
+    def _count(self, rows: int) -> None:
+        self._meter.read(rows)
+        connection: Any = self._connection
+        self._meter.received(self._wire.since_last(connection._sock.fileno()))  # noqa: SLF001 - it has no name for it
 
     def drop(self) -> None:
         """Ends the connection at once, without reading what is still on its way."""
@@ -179,6 +200,15 @@ class Session:
             connection._result.unbuffered_active = False  # noqa: SLF001
             connection._result = None  # noqa: SLF001
         connection._force_close()  # noqa: SLF001
+
+
+class WritingSession(Session):
+    """One that may write; what it does stays on this server and is not replicated."""
+
+    _manner = _NOT_REPLICATED
+
+    def _waiting(self) -> AbstractContextManager[None]:
+        return self._meter.changing()
 
 
 def _next_chunk(cursor: SSCursor, chunk_rows: int, chunk_bytes: int) -> tuple[list[Row], bool]:

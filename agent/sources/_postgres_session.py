@@ -21,8 +21,10 @@ from agent.errors import (
     StatementsNotCreated,
     StatementsNotGranted,
     StatementsNotLoaded,
+    TextsUndecodable,
 )
 from agent.sources import READING, SourceSettings
+from agent.sources._wire import Wire
 
 # In every statement of ours, inside it so that the server keeps it: what carries it is no slow query of the customer.
 MARKER = "/* dbpower-agent */"
@@ -51,6 +53,7 @@ class Session:
         db = settings.db
         self._clock = clock
         self._step, self._read_timeout_s = settings.step, db.read_timeout
+        self._meter, self._wire = settings.meter, Wire()
         self._step("connecting to the database", db.connect_timeout)
         try:
             self._connection = psycopg2.connect(
@@ -67,10 +70,12 @@ class Session:
                 keepalives_interval=10,
                 keepalives_count=3,
                 tcp_user_timeout=round(db.read_timeout * 1000),
-                options=_OPTIONS.format(ms=round(db.read_timeout * 1000)),
+                # Below our own patience, so that the server says what it was instead of a wait that ends.
+                options=_OPTIONS.format(ms=round(db.read_timeout * 900)),
                 async_=True,
             )
-            self._finish(db.connect_timeout)
+            with self._meter.connecting():
+                self._finish(db.connect_timeout)
             if self._connection.server_version >= 140_000:
                 self._stay()
         except (psycopg2.Error, ValueError) as error:
@@ -97,9 +102,11 @@ class Session:
             with self._connection.cursor() as cursor:
                 cursor.execute(sql, values or None)
                 self._wait(self._read_timeout_s)
-                return cursor.fetchall()
+                found = cursor.fetchall()
         except (psycopg2.Error, ValueError) as error:
             raise explain(error) from None
+        self._meter.read(len(found))
+        return found
 
     def columns(self, sql: str) -> list[str]:
         """The names of the columns that the statement gives."""
@@ -119,7 +126,9 @@ class Session:
 
     def _wait(self, timeout_s: float) -> None:
         self._step(READING, timeout_s)
-        self._finish(timeout_s)
+        with self._meter.answering():
+            self._finish(timeout_s)
+        self._meter.received(self._wire.since_last(self._connection.fileno()))
 
     def _finish(self, timeout_s: float) -> None:
         deadline_s = self._clock.monotonic() + timeout_s
@@ -146,6 +155,8 @@ def explain(error: Exception) -> SourceError:
         return StatementsNotGranted(detail)
     if not code and 'database "' in detail and detail.endswith("does not exist"):
         return SetupError(f"{detail}; check db_config database")
+    if code in {errorcodes.CHARACTER_NOT_IN_REPERTOIRE, errorcodes.UNTRANSLATABLE_CHARACTER}:
+        return TextsUndecodable(detail)
     if code.startswith("28") or (not code and any(word in detail for word in _LOGIN_WORDS)):
         return LoginRefused(detail)
     if code.startswith(_AWAY_CLASSES) or (not code and isinstance(error, psycopg2.Error)):

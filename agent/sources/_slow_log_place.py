@@ -10,6 +10,11 @@ import orjson
 from agent.errors import BookmarkUnreadable
 from agent.sources._mysql_session import Row
 
+LIVE = "slow_log"  # the table that the server writes
+OLD = "slow_log_dbpower_old"  # where the agent itself moves it to
+
+_SAME_START_S = 5  # a server tells its start off by a second or two
+
 # So much of the text takes part in a row's identity: the smallest that max_sql_text_bytes may be, so that another
 # setting does not make known rows look like other ones.
 _TEXT_BYTES = 1_024
@@ -28,12 +33,19 @@ class Counters:
     running: int = 0
     uptime_s: int = 0
 
+    @property
+    def now(self) -> int:
+        """When they were asked for, in Unix seconds by the server's clock."""
+        return self.started_at + self.uptime_s
+
     def is_same_run(self, started_at: int, uptime_s: int) -> bool:
         """Whether the server, which ran for so long at an earlier time, was not restarted since.
 
-        Its clock may be corrected meanwhile; one that was started twice within seconds is known by its uptime.
+        Its clock may be set meanwhile, which its start is not told by; a start within seconds of the last one is known
+        by its uptime.
         """
-        return abs(self.started_at - started_at) <= 5 and self.uptime_s >= uptime_s
+        is_settled = uptime_s > 2 * _SAME_START_S
+        return abs(self.started_at - started_at) <= _SAME_START_S and (is_settled or self.uptime_s >= uptime_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,10 @@ class Place:
     `server_uptime_s` tell the run. `from_top`: read from row 0 on, and
     not to the end yet: nobody has compared what the server had counted by then. A first look that starts later
     than the beginning leaves out rows older than `cutoff` (Unix seconds) before position `cutoff_until`.
+    `table`: where this generation is read, in the schema mysql: the log itself, or what it was renamed to.
+    `spent`: digests of the first and the last row, and the number of rows, of a table that the agent has moved to OLD
+    and read to its end. `seen_at`: what is not read yet was written after this moment (Unix seconds by the server's
+    clock; None: unknown).
     """
 
     position: int = 0
@@ -61,6 +77,9 @@ class Place:
     cutoff: float | None = None
     cutoff_until: int = 0
     read_at: str | None = None
+    seen_at: int | None = None
+    table: str = LIVE
+    spent: tuple[str, str, int] | None = None
 
     def encode(self) -> bytes:
         """The bookmark."""
@@ -75,22 +94,46 @@ class Place:
         """The place elsewhere in the same table; the books begin anew."""
         return replace(self, position=position, first=first, last=last, spare=None, least=None, server_started_at=None)
 
+    def in_table(self, table: str) -> Place:
+        """The same place in the same generation, which has gone to another table."""
+        return replace(self, table=table)
+
+    def behind_old(self) -> Place:
+        """The place before row 0 of the log, when all of OLD is read: once this is stored, OLD may be dropped."""
+        return replace(self.at_next_generation(unread=0), spent=(self.first or "", self.last or "", self.position))
+
+    def spent_place(self) -> Place | None:
+        """The end of the table that may be dropped."""
+        if self.spent is None:
+            return None
+        first, last, position = self.spent
+        return Place(position=position, first=first, last=last, table=OLD)
+
+    def without_spent(self) -> Place:
+        """The place when that table is no more."""
+        return replace(self, spent=None)
+
     def at_next_generation(self, unread: int | None) -> Place:
         """The place before row 0 of the table that took this one's place; `unread` rows are accounted for."""
-        place = replace(self, position=0, first=None, last=None, least=None, cutoff=None, cutoff_until=0)
+        place = replace(self, position=0, first=None, last=None, table=LIVE)
+        place = replace(place, least=None, cutoff=None, cutoff_until=0)
         if unread is None:
             return replace(place, spare=None, server_started_at=None)
         return replace(place, rows=self.rows + unread)
 
     def balanced(self, before: Counters, after: Counters) -> Place:
-        """The place at the end of the table, with the books brought in line with the server's counter."""
+        """The place at the end of the table, with the books brought in line with the server's counter.
+
+        `before`, `after` the statement that found no more rows.
+        """
         if not after.is_same_run(before.started_at, before.uptime_s) or before.slow_queries > after.slow_queries:
-            return replace(self, spare=None, least=None, from_top=False, server_started_at=None)
+            unbalanced = replace(self, spare=None, least=None, server_started_at=None)
+            return replace(unbalanced, from_top=False, seen_at=before.now)
         least, most = before.slow_queries - before.running - self.rows, after.slow_queries - self.rows
         # More than the highest value was said of another run, which ended within seconds.
         if self._is_of_the_run(before) and self.least is not None and self.least <= most:
             least = max(least, self.least)
-        place = replace(self, spare=(least, most), least=least, from_top=False)
+        place = replace(self, spare=(least, most), least=least, from_top=False, seen_at=before.now)
         return replace(place, server_started_at=before.started_at, server_uptime_s=after.uptime_s)
 
     def unread(self, now: Counters, present: int) -> int | None:
@@ -121,8 +164,8 @@ def decode(bookmark: bytes) -> Place:
         fields = orjson.loads(bookmark)
         if fields.pop("v") != 1:
             raise BookmarkUnreadable("mysql_slow_log")
-        spare = fields.pop("spare")
-        return Place(**fields, spare=tuple(spare) if spare else None)
+        pairs = {name: tuple(fields.pop(name)) for name in ("spare", "spent") if fields.get(name)}
+        return Place(**{**fields, **pairs})
     except (ValueError, TypeError, KeyError, AttributeError):
         raise BookmarkUnreadable("mysql_slow_log") from None
 

@@ -1,45 +1,32 @@
 """Reads mysql.slow_log of MySQL and MariaDB: every appended row once, by position and anchor, never by start_time.
 
 Rows are appended when their statement ends, so the position in the table is the only order without holes; the
-anchor (row 0 and the row before the position) tells whether it is still the same table. Nothing is ever re-read on
-a guess: where the anchor is gone, a gap says so.
+anchor (row 0 and the row before the position) tells whether it is still the same table. A table that was rotated away
+is read to its end where it went to, if that is known. Nothing is ever re-read on a guess: where the anchor is gone, a
+gap says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from datetime import datetime
 
 from agent.clock import Clock
-from agent.errors import SlowLogOff, SourceError
+from agent.errors import SlowLogMissing, SlowLogNotGranted, SourceError
 from agent.record import Record
-from agent.sources import BOOKMARK_LOST, Reading, SourceSettings
-from agent.sources._mysql_session import Row, Session
-from agent.sources._slow_log_place import Counters, Place, decode, digest
+from agent.redact import Redactor
+from agent.sources import BOOKMARK_LOST, Reading, SourceSettings, Strain
+from agent.sources._mysql_session import Row, Session, WritingSession
+from agent.sources._slow_log_place import LIVE, OLD, Counters, Place, decode, digest
+from agent.sources._slow_log_rotation import Rotation
 from agent.sources._slow_log_rows import Mapper
+from agent.sources._slow_log_tables import Tables
+from agent.sources._slow_log_times import Window, Zone
 from storage.envelope import Gap
-
-_COLUMNS = """
-    start_time, user_host, query_time, lock_time, rows_sent, rows_examined, db, thread_id,
-    IF(LENGTH(sql_text) > {limit}, LEFT(sql_text, {head}), sql_text),
-    IF(LENGTH(sql_text) > {limit}, CONCAT(LENGTH(sql_text), ' ', SHA2(sql_text, 256)), NULL)
-"""
-_ROWS = "SELECT {columns} FROM mysql.slow_log LIMIT {start}, {count}"
-_COUNT = "SELECT COUNT(*) FROM mysql.slow_log"
-_COUNTERS = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Slow_queries', 'Threads_running', 'Uptime')"
-_NOW = "SELECT UNIX_TIMESTAMP()"  # the server's clock: ours may be set meanwhile
-_SWITCHES = "SELECT @@global.slow_query_log, @@global.log_output"
-_LOGS_TO_TABLE = """
-    SELECT @@global.slow_query_log = 1 AND FIND_IN_SET('TABLE', @@global.log_output) > 0
-        AND FIND_IN_SET('NONE', @@global.log_output) = 0 AND @@global.min_examined_row_limit = 0
-        AND @@global.log_queries_not_using_indexes = 0
-"""
 
 STATEMENT_S = 2.0  # how long one statement may keep an administrator from rotating the table
 CUT_S = 3 * STATEMENT_S  # then it is cut off: the disk or the network is slower than it was
 START_ROWS, MAX_ROWS = 5_000, 100_000  # fewer at once would only repeat the scan over what is read already
-CHUNK_ROWS, CHUNK_BYTES = 100, 1_048_576  # few rows at once: what is held of them is most of the memory
 
 
 class _AnchorGoneError(Exception):
@@ -47,36 +34,46 @@ class _AnchorGoneError(Exception):
 
 
 class SlowLogTable:
-    """Source `mysql_slow_log`; needs SELECT ON mysql.slow_log and nothing else."""
+    """Source `mysql_slow_log`; needs SELECT ON mysql.slow_log and nothing else, unless it shall rotate."""
 
     kind = "mysql_slow_log"
     db_type = "mysql"
 
     def __init__(
-        self, settings: SourceSettings, clock: Clock, connect: Callable[[SourceSettings], Session] = Session
+        self,
+        settings: SourceSettings,
+        clock: Clock,
+        connect: Callable[[SourceSettings], Session] = Session,
+        connect_to_write: Callable[[SourceSettings], Session] = WritingSession,
     ) -> None:
         self._settings = settings
+        self.meter = settings.meter
         self._clock = clock
-        self._connect = connect
-        self._session: Session | None = None
+        self._tables = Tables(settings, connect)
+        self._rotation = Rotation(settings, self._tables, connect_to_write)
+        self._redactor = Redactor(settings.redact, self.db_type)
         self._rows_a_statement = START_ROWS
-        limit = settings.db.max_sql_text_bytes
-        # Four bytes more, so that the last character can be seen to be whole.
-        self._columns = _COLUMNS.format(limit=limit, head=limit + 4)
+        self._scan_s = 0.0  # how long the last statement took to come to its first row
 
     def check(self) -> None:
         """Connects and reads one row."""
         try:
-            self._row(0)
+            self._tables.row(0)
+        except SourceError:
+            self.close()
+            raise
+
+    def strain(self) -> Strain:
+        """From one status counter and one variable, which every user may read."""
+        try:
+            return self._tables.strain()
         except SourceError:
             self.close()
             raise
 
     def close(self) -> None:
         """Ends the connection."""
-        if self._session is not None:
-            self._session.drop()
-            self._session = None
+        self._tables.close()
 
     def read(self, bookmark: bytes | None) -> Generator[Reading]:
         """One look, in readings of at most 100 rows or 1 MiB of text; each ends where the next look may begin."""
@@ -95,7 +92,7 @@ class SlowLogTable:
     def skip(self) -> Reading:
         """The end of the table as it is now."""
         try:
-            place = self._end(self._count())
+            place = self._end()
         except SourceError:
             self.close()
             raise
@@ -104,65 +101,86 @@ class SlowLogTable:
     # -- one look ----------------------------------------------------------------------------------------------
 
     def _look(self, place: Place) -> Iterator[Reading]:
-        self._connected().measure_offset()
-        at_start = self._counters() if place.position == 0 or place.from_top else None
-        at_end = False
-        while not at_end:
-            before = self._counters()
-            position, count, first_s = place.position, self._rows_a_statement, None
+        self._tables.connected().measure_offset()
+        spent, place = place.spent, self._rotation.begin(place)
+        if spent:
+            yield Reading((), place.encode())
+        at_top: Counters | None = None
+        while True:
+            before = self._tables.counters()
+            if place.position == 0 or (place.from_top and at_top is None):
+                at_top = before  # from here on an anchor tells of a rotation
             try:
-                for chunk in self._statement(place, count):
-                    # From the first row on: the scan that leads to it costs the same for one row as for all.
-                    first_s = first_s or self._clock.monotonic()
-                    records, place = self._take(place, chunk)
-                    yield Reading(records, place.encode())
-                    if self._clock.monotonic() - first_s > CUT_S:
-                        break
-                else:
-                    at_end = place.position - position < count
+                place, at_end = yield from self._one_statement(place, before)
             except _AnchorGoneError:
-                place, gaps, at_start = self._find_again(place)
+                place, gaps = self._find_again(place)
                 yield Reading((), place.encode(), gaps)
                 continue
-            self._adapt(place.position - position, self._clock.monotonic() - (first_s or 0.0))
-        gaps = self._vanished(place, at_start) if at_start else ()
-        yield Reading((), place.balanced(before, self._counters()).encode(), gaps)
-        ((is_on, output),) = self._connected().rows(_SWITCHES)
-        if is_on != b"1" or b"TABLE" not in output or b"NONE" in output:
-            raise SlowLogOff(f"slow_query_log={is_on.decode()}, log_output={output.decode()}")
+            if at_end and place.table != LIVE:
+                is_ours = self._rotation.is_on and place.table == OLD
+                place = place.behind_old() if is_ours else place.at_next_generation(unread=0)
+                yield Reading((), place.encode())
+            elif at_end:
+                gaps, at_top = self._vanished(place, at_top) if at_top else (), None
+                place = place.balanced(before, self._tables.counters())
+                yield Reading((), place.encode(), gaps)
+                if not self._rotation.swap(place, self._scan_s):
+                    break
+        self._tables.demand_log()
+        self._rotation.demand_success()
 
-    def _statement(self, place: Place, count: int) -> Generator[list[Row]]:
-        """Chunks of the next `count` rows. The row before them is read again: it must be the anchor."""
+    def _one_statement(self, place: Place, before: Counters) -> Generator[Reading, None, tuple[Place, bool]]:
+        """Reads on from `place`; gives the place behind what was read, and whether that is the end of the table."""
+        position, count, began_s, first_s = place.position, self._rows_a_statement, self._clock.monotonic(), None
+        at_end = True
+        with closing(self._chunks(place, count)) as chunks:
+            for chunk in chunks:
+                now_s = self._clock.monotonic()
+                # From the first row on: the scan that leads to it costs the same for one row as for all.
+                first_s = first_s or now_s
+                records, place = self._take(place, chunk, Window(place.seen_at, before.now + 1 + now_s - began_s))
+                yield Reading(records, place.encode())
+                if self._clock.monotonic() - first_s > CUT_S:
+                    at_end = False
+                    break
+        self._adapt(place.position - position, self._clock.monotonic() - (first_s or 0.0))
+        return place, at_end and place.position - position < count
+
+    def _chunks(self, place: Place, count: int) -> Generator[list[Row]]:
+        """The next `count` rows. The row before them is read again: it must be the anchor."""
         anchors = 1 if place.position else 0
-        sql = _ROWS.format(columns=self._columns, start=place.position - anchors, count=count + anchors)
-        chunks = self._connected().stream(sql, chunk_rows=CHUNK_ROWS, chunk_bytes=CHUNK_BYTES)
-        with closing(chunks):
+        began_s = self._clock.monotonic()
+        with closing(self._tables.stream(place.position - anchors, count + anchors, place.table)) as chunks:
             if anchors:
-                head = next(chunks, [])
+                try:
+                    head = next(chunks, [])
+                except (SlowLogMissing, SlowLogNotGranted):
+                    if place.table == LIVE:
+                        raise
+                    head = []  # the next rotation has dropped it
+                self._scan_s = self._clock.monotonic() - began_s
                 if not head or digest(head[0]) != place.last:
                     raise _AnchorGoneError
                 if head[1:]:
                     yield head[1:]
             yield from chunks
 
-    def _take(self, place: Place, chunk: list[Row]) -> tuple[tuple[Record, ...], Place]:
-        now = self._clock.now()
+    def _take(self, place: Place, chunk: list[Row], window: Window) -> tuple[tuple[Record, ...], Place]:
+        now, session = self._clock.now(), self._tables.connected()
         first = place.first or digest(chunk[0])
-        mapper = self._mapper(self._connected(), first, now)
-        records = mapper.records(chunk, place.position)
-        if place.cutoff is not None:
-            records = _younger(records, place)
-        return records, place.behind(len(chunk), first, digest(chunk[-1]), now.isoformat(timespec="seconds"))
-
-    def _mapper(self, session: Session, generation: str, now: datetime) -> Mapper:
-        return Mapper(
+        mapper = Mapper(
             watch=self._settings.watch,
-            generation=generation,
+            generation=first,
             collected_at=now,
-            utc_offset_s=session.utc_offset_s,
-            stamps_start=session.is_mariadb,
+            window=window,
+            zone=Zone(session.utc_offset_s, session.is_mariadb),
             max_text_bytes=self._settings.db.max_sql_text_bytes,
+            redactor=self._redactor,
+            cutoff=place.cutoff or 0.0,
+            cutoff_until=place.cutoff_until,
         )
+        read_at = now.isoformat(timespec="seconds")
+        return mapper.records(chunk, place.position), place.behind(len(chunk), first, digest(chunk[-1]), read_at)
 
     def _adapt(self, rows: int, elapsed_s: float) -> None:
         if rows >= self._rows_a_statement or elapsed_s > STATEMENT_S:
@@ -171,88 +189,62 @@ class SlowLogTable:
 
     # -- when the table is not the one that was read -------------------------------------------------------------
 
-    def _find_again(self, place: Place) -> tuple[Place, tuple[Gap, ...], Counters | None]:
-        """Where to go on, what was lost, and the server's counters when that is the top of another table."""
-        first, present = self._row(0), self._count()
-        if first is not None and digest(first) == place.first:
-            last = self._row(present - 1) if present else None
-            if last is not None:
-                gap = self._gap("rows_removed", place, None, f"row {place.position - 1} is not there any more")
-                return place.moved_to(present, place.first, digest(last)), (gap,), None
-        elif first is not None and (behind := self._behind_anchor(place, present)):
-            # Only its oldest rows were removed: what was read last is still there, and nothing is lost.
-            return place.moved_to(behind, digest(first), place.last), (), None
-        present, now = self._count(), self._counters()
+    def _find_again(self, place: Place) -> tuple[Place, tuple[Gap, ...]]:
+        """Where to go on, and what was lost."""
+        if place.table == LIVE and (found := self._found_in_the_log(place)):
+            return found
+        for table in (*self._settings.db.slow_log_backups, OLD):
+            if self._tables.hold(place, table):
+                return place.in_table(table), ()
+        present, now = self._tables.count(), self._tables.counters()
         unread = place.unread(now, present)
-        gaps = () if unread == 0 else (self._gap("rotated", place, unread, "rows were not read before the rotation"),)
-        return place.at_next_generation(unread), gaps, now
+        lost = "rows were not read before the rotation, and no backup holds them"
+        gaps = () if unread == 0 else (self._gap("rotated", place, unread, lost),)
+        return place.at_next_generation(unread), gaps
 
-    def _behind_anchor(self, place: Place, present: int) -> int:
-        """The position behind the row that was read last, wherever it stands now; 0 when it is gone."""
-        sql = _ROWS.format(columns=self._columns, start=0, count=present)
-        behind = position = 0
-        with closing(self._connected().stream(sql, chunk_rows=CHUNK_ROWS, chunk_bytes=CHUNK_BYTES)) as chunks:
-            for chunk in chunks:
-                for row in chunk:
-                    position += 1
-                    if digest(row) == place.last:
-                        behind = position
-        return behind
+    def _found_in_the_log(self, place: Place) -> tuple[Place, tuple[Gap, ...]] | None:
+        """It is the same table, from which rows were removed; None when it is another one."""
+        first, present = self._tables.row(0), self._tables.count()
+        if first is None:
+            return None
+        if digest(first) == place.first:
+            last = self._tables.row(present - 1) if present else None
+            if last is None:
+                return None
+            gap = self._gap("rows_removed", place, None, f"row {place.position - 1} is not there any more")
+            return place.moved_to(present, place.first, digest(last)), (gap,)
+        if behind := self._tables.position_behind(place.last or "", present):
+            # Only its oldest rows were removed: what was read last is still there, and nothing is lost.
+            return place.moved_to(behind, digest(first), place.last), ()
+        return None
 
-    def _vanished(self, place: Place, at_start: Counters) -> tuple[Gap, ...]:
-        """The table was empty at the last look: rows that came and went since are known by the counter only."""
-        unread = place.surely_unread(at_start)
-        if unread == 0 or self._connected().rows(_LOGS_TO_TABLE) != [(b"1",)]:
+    def _vanished(self, place: Place, at_top: Counters) -> tuple[Gap, ...]:
+        """Nothing of the table had been read: rows that came and went until then are known by the counter only."""
+        unread = place.surely_unread(at_top)
+        if unread == 0 or not self._tables.have_all_that_is_counted():
             return ()
-        return (self._gap("rotated", place, unread, "rows came and went between two looks"),)
+        return (self._gap("rotated", place, unread, "rows came and went before they were read"),)
 
     def _gap(self, reason: str, place: Place, estimate: int | None, detail: str) -> Gap:
         until = self._clock.now().isoformat(timespec="seconds")
         return Gap(self._settings.watch, reason, place.read_at, until, estimate, detail)
 
-    # -- small reads -------------------------------------------------------------------------------------------
+    # -- the first look ----------------------------------------------------------------------------------------
 
     def _first_place(self) -> Place:
         start = self._settings.db.start
         if start == "beginning":
             return Place()
-        present = self._count()
-        if start != "now":
-            return Place(cutoff=self._clock.unix() - start, cutoff_until=present)
-        return self._end(present)
+        if start == "now":
+            return self._end()
+        return Place(cutoff=self._tables.counters().now - start, cutoff_until=self._tables.count())
 
-    def _end(self, present: int) -> Place:
-        first, last = self._row(0), self._row(present - 1) if present else None
+    def _end(self) -> Place:
+        seen_at, present = self._tables.counters().now, self._tables.count()
+        first, last = self._tables.row(0), self._tables.row(present - 1) if present else None
         if first is None or last is None:
-            return Place()
-        return Place(position=present, first=digest(first), last=digest(last))
-
-    def _row(self, position: int) -> Row | None:
-        rows = self._connected().rows(_ROWS.format(columns=self._columns, start=position, count=1))
-        return rows[0] if rows else None
-
-    def _count(self) -> int:
-        return int(self._connected().rows(_COUNT)[0][0])
-
-    def _counters(self) -> Counters:
-        values = {name.decode(): int(value) for name, value in self._connected().rows(_COUNTERS)}
-        ((now,),) = self._connected().rows(_NOW)
-        others = max(0, values["Threads_running"] - 1)
-        uptime_s = values["Uptime"]
-        return Counters(values["Slow_queries"], int(now) - uptime_s, others, uptime_s)
-
-    def _connected(self) -> Session:
-        if self._session is None or not self._session.is_open:
-            self._session = self._connect(self._settings)
-        return self._session
-
-
-def _younger(records: tuple[Record, ...], place: Place) -> tuple[Record, ...]:
-    old_rows = max(0, place.cutoff_until - place.position)
-    cutoff = place.cutoff or 0.0
-    return tuple(
-        record for number, record in enumerate(records) if number >= old_rows or record.start_time.timestamp() >= cutoff
-    )
+            return Place(seen_at=seen_at)
+        return Place(position=present, first=digest(first), last=digest(last), seen_at=seen_at)
 
 
 SOURCE = SlowLogTable

@@ -19,8 +19,9 @@ from agent.dev.server_process import free_port, wait_until
 from storage.outbox import FILE_NAME
 from tests.fakes.stub_backend import StubBackend
 from tests.servers.agent_process import AgentProcess, Json, run_agent, settings, write
-from tests.servers.mariadb import MariaDBServer, tag
+from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import WatchedPostgres
+from tests.servers.slow_log_server import tag
 
 DB_SECRET, KEY_SECRET = "db-hunter2-secret", "collector_1_key-hunter2-secret"
 SOON_S = 30.0

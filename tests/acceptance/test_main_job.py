@@ -26,8 +26,9 @@ from agent.dev.server_process import wait_until
 from storage.outbox import FILE_NAME
 from tests.fakes.stub_backend import Outage, StubBackend
 from tests.servers.agent_process import AgentProcess, Json, settings, write
-from tests.servers.mariadb import LOG_ALL_SQL, MariaDBServer, tag
+from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import WatchedPostgres, shape
+from tests.servers.slow_log_server import tag
 
 ARRIVE_S = 60.0
 OUTAGE_S = 5.0
@@ -110,7 +111,7 @@ class Traffic:
         while not self._stopping.is_set():
             try:
                 with closing(self.server.root()) as connection, connection.cursor() as cursor:
-                    cursor.execute(LOG_ALL_SQL)
+                    cursor.execute(self.server.log_all_sql)
                     self._work(cursor)
             except (pymysql.Error, OSError):
                 self._stopping.wait(0.05)
@@ -135,7 +136,7 @@ def test_a_thousand_slow_statements_arrive_once_each_with_their_fields(
         clean_mariadb.slow(699, first=300)
         with closing(clean_mariadb.root()) as connection, connection.cursor() as cursor:
             cursor.execute("USE mysql")
-            cursor.execute(LOG_ALL_SQL)
+            cursor.execute(clean_mariadb.log_all_sql)
             cursor.execute(f"SELECT /* {tag(999)} */ SLEEP(0.2) FROM mysql.plugin LIMIT 0")
             cursor.execute(f"SELECT /* {tag(999)} */ SLEEP(0.3)")
         settle(stub, 1_001)

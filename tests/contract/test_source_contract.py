@@ -3,9 +3,10 @@
 What could go wrong: a source is not found by its file's name; it reads again what stands behind a bookmark, or nothing;
 its ids change; it moves a bookmark ahead of its records; it cannot be closed, closed twice or used after a close; after
 an error it stays broken; a bookmark of nonsense is taken for a beginning; what is skipped is read all the same, or more
-than that is skipped.
+than that is skipped; more of a text leaves than the level allows, or its fingerprint depends on the level.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from agent.dev.server_process import free_port
 from agent.errors import BookmarkUnreadable, DatabaseAway
 from agent.pulse import SLACK_S
 from agent.record import Record
+from agent.redact import Level
+from agent.redact.normal import DIGEST_CHARACTERS, digest
 from agent.sources import BOOKMARK_LOST, READING, Source, SourceSettings
 
 
@@ -201,6 +204,22 @@ def test_a_server_that_hangs_ends_within_what_was_said(kind: str, bench: Bench, 
             server.thaw()
     began_s, at_most_s = steps[-1]
     assert ended_s - began_s < at_most_s + SLACK_S
+
+
+def test_every_level_gives_the_same_fingerprints_and_only_the_texts_it_allows(kind: str, bench: Bench) -> None:
+    bench.busy(0, 3)
+    db = DbConfig(**{"connect_timeout": 2, "read_timeout": 10, **bench.db_config})
+    found: type[Source] = import_module(f"agent.sources.{kind}").SOURCE
+    told: dict[Level, list[Record]] = {"secrets": [], "literals": [], "fingerprint": []}
+    for level in told:
+        with closing(found(SourceSettings("default", db, db.port or 0, redact=level), Clock())) as source:
+            told[level] = look(source, None)[0]
+    fingerprints = [{record.fingerprint for record in records} for records in told.values()]
+    assert fingerprints[0] == fingerprints[1] == fingerprints[2]
+    assert all(len(fingerprint) == DIGEST_CHARACTERS for fingerprint in fingerprints[0])
+    assert texts(told["secrets"]) != texts(told["fingerprint"])  # the control: there is something to redact
+    assert all(digest(record.sql_text) == record.fingerprint for record in told["fingerprint"])
+    assert not any(re.search(r"[0-9]\.[0-9]|tag-|\b1\b(?<!\$1)", text) for text in texts(told["literals"]))
 
 
 def test_a_skip_reads_nothing_tells_a_gap_and_the_next_look_begins_behind_it(source: Source, bench: Bench) -> None:

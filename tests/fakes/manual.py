@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.backoff import Backoff
 from agent.collector import Collector
+from agent.command_book import CommandBook
 from agent.command_desk import PAUSED_NOTE, CommandDesk
 from agent.config.layers import Layers
 from agent.config.schema import Config
@@ -124,6 +125,16 @@ def config_tree(**more: Any) -> dict[str, Any]:
     }
 
 
+def several_tree(*names: str, **more: Any) -> dict[str, Any]:
+    """A valid configuration file with several databases."""
+    tree = config_tree(**more)
+    pair = {"db_type": tree.pop("db_type"), "db_config": tree.pop("db_config")}
+    databases = [
+        {"name": name, **pair, "db_config": {**pair["db_config"], "host": f"{name}.example"}} for name in names
+    ]
+    return {**tree, "databases": databases}
+
+
 class Rig:
     """One watch with everything it needs, on a manual clock, over an outbox that outlives it: `Rig` again = restart."""
 
@@ -140,10 +151,12 @@ class Rig:
         **tree: Any,
     ) -> None:
         self.clock = clock or ManualClock()
-        self.source = source or FakeSource()
+        self.source = source or FakeSource(clock=self.clock)
         self.outbox = outbox or FaultyOutbox(directory, now=self.clock.unix)
         self.board = Scoreboard(self.clock.monotonic())
         self.inbox = ScriptedInbox(self.clock)
+        self.layers = Layers(config_tree(collection_interval=interval_s, **tree), {}, directory)
+        self.config = self.layers.build({})
         self.states: list[str] = []
         self.saved = 0
         self.made: list[FakeSource] = []
@@ -153,19 +166,14 @@ class Rig:
             paused=self.outbox.note(f"{PAUSED_NOTE}/{self.name}") is not None,
             now_s=self.clock.monotonic(),
             backoff=Backoff(1.0, 60.0, Midway()),  # type: ignore[arg-type]
+            max_load=self.config.watches[0].db_config.max_load,
             on_enter=self._entered,
         )
-        self.layers = Layers(config_tree(collection_interval=interval_s, **tree), {}, directory)
-        self.config = self.layers.build({})
         self.configs: list[Config] = []
-        self.reconfiguration = Reconfiguration(self.config, self.layers, self._make_source)
+        self.reconfiguration = Reconfiguration(self.config, self.layers, self._make_source, self.configs.append)
+        self.book = CommandBook(self.outbox, self.config.collector_id, [self.name], self.clock.unix)
         self.desk = CommandDesk(
-            self.watch,
-            self.outbox,
-            self.reconfiguration,
-            name=self.name,
-            now_s=self.clock.monotonic,
-            on_config=self.configs.append,
+            *(self.watch, self.outbox, self.book, self.reconfiguration), name=self.name, now_s=self.clock.monotonic
         )
         self.collector = Collector(self.outbox, self.name, batch_max_records=50, batch_max_bytes=1_048_576)
         self.loop = WatchLoop(
@@ -201,6 +209,6 @@ class Rig:
     def _on_saved(self) -> None:
         self.saved += 1
 
-    def _make_source(self, config: Config) -> FakeSource:
+    def _make_source(self, config: Config, name: str) -> FakeSource:
         self.made.append(self.next_source())
         return self.made[-1]

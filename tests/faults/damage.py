@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.faults.judgement import Verdict, judge
-from tests.faults.played import DB, KINDS, MARK, PAGE_BYTES, SHM, WAL, Play, play
+from tests.faults.played import DB, KINDS, MARK, OLD_FORMATS, PAGE_BYTES, SHM, WAL, Play, play
 from tests.faults.power_cuts import place_in_memory
 
 # What was done, in words; "" when there was nothing to damage. Without a play there are no files of an earlier time.
@@ -151,7 +151,7 @@ def lose_the_file(directory: Path, _: Play | None, rng: random.Random) -> str:
 
 
 def _take_earlier(directory: Path, played: Play | None, *names: str) -> bool:
-    if played is None or played.kind == "format 1":  # whose earlier files were of format 2
+    if played is None or played.kind in OLD_FORMATS:  # whose earlier files are of the newest
         return False
     for name in names:
         (directory / name).write_bytes(played.earlier.files.get(name, b""))

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.envelope import Change, Draft, Envelope, Gap
+from storage.guard import guard
 from storage.outbox import FILE_NAME, Outbox
-from storage.schema import APPLICATION_ID, COLUMNS, CREATE_V1
+from storage.schema import APPLICATION_ID, COLUMNS, CREATE_V1, GUARDED, UPGRADE_V2, columns_in
 from tests.fakes.inside import sql_of
 
 TOPIC, RESULTS, WATCH = "queries", "command_result", "watch"
@@ -141,7 +142,8 @@ def waiting(outbox: Outbox) -> dict[str, Envelope]:
     return found
 
 
-KINDS = ("in the WAL", "in both", "in the file", "closed", "format 1")
+OLD_FORMATS = {"format 1": 1, "format 2": 2}
+KINDS = ("in the WAL", "in both", "in the file", "closed", *OLD_FORMATS)
 
 
 def play(directory: Path, seed: int, kind: str) -> Play:
@@ -164,14 +166,14 @@ def play(directory: Path, seed: int, kind: str) -> Play:
             if kind != "in the WAL":
                 author.checkpoint()
     outbox.commit(Change(gaps=(Gap(WATCH, "rotated", estimate=3),)))
-    if kind in {"in the file", "format 1"}:
+    if kind in {"in the file", *OLD_FORMATS}:
         author.checkpoint("TRUNCATE")
     left = waiting(outbox)
     tallies = {topic: outbox.tally(topic) for topic in (TOPIC, RESULTS)}
-    if kind in {"closed", "format 1"}:
+    if kind in {"closed", *OLD_FORMATS}:
         outbox.close()
-    if kind == "format 1":
-        _rewrite_as_format_1(where / DB)
+    if kind in OLD_FORMATS:
+        _rewrite_in_format(OLD_FORMATS[kind], where / DB)
     now = snapshot(where, left, directory)
     outbox.close()
     shutil.rmtree(where)
@@ -255,25 +257,32 @@ def _on_disk(places: Iterator[tuple[int, bytes]], live: dict[int, tuple[str, int
         yield name, start + at % PAGE_BYTES, piece
 
 
-def _rewrite_as_format_1(path: Path) -> None:
-    """Puts a file of format 1 with the same content in its place; agents of that time kept no mark beside it."""
+def _rewrite_in_format(version: int, path: Path) -> None:
+    """Puts a file of an older format with the same content in its place; agents of format 1 kept no mark beside it."""
     old = path.with_name("old.sqlite3")
     with closing(sqlite3.connect(old, isolation_level=None)) as sql:
         for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL"):
             sql.execute(f"PRAGMA {pragma}").fetchall()
         sql.execute("ATTACH ? AS newer", (str(path),))
         sql.execute("BEGIN")
-        for statement in CREATE_V1:
+        for statement in (CREATE_V1, (*CREATE_V1, *UPGRADE_V2))[version - 1]:
             sql.execute(statement)
         for table in COLUMNS:
-            names = ", ".join(row[1] for row in sql.execute(f"PRAGMA main.table_info({table})").fetchall())
+            names = ", ".join(columns_in(version, table))
             sql.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM newer.{table}")
+        if version >= GUARDED:
+            _guard_gaps(sql, columns_in(version, "gap"))
         sql.execute("DELETE FROM main.sqlite_sequence")
         sql.execute("INSERT INTO main.sqlite_sequence SELECT * FROM newer.sqlite_sequence")
         sql.execute(f"PRAGMA main.application_id={APPLICATION_ID}")
-        sql.execute("PRAGMA main.user_version=1")
+        sql.execute(f"PRAGMA main.user_version={version}")
         sql.execute("COMMIT")
         sql.execute("DETACH newer")
-    for name in (WAL, SHM, MARK):
+    for name in (WAL, SHM) if version >= GUARDED else (WAL, SHM, MARK):
         path.with_name(name).unlink(missing_ok=True)
     old.rename(path)
+
+
+def _guard_gaps(sql: sqlite3.Connection, columns: tuple[str, ...]) -> None:
+    for row in sql.execute(f"SELECT {', '.join(columns[:-1])} FROM main.gap").fetchall():
+        sql.execute("UPDATE main.gap SET guard = ? WHERE id = ?", (guard("gap", *row), row[0]))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.dev.server_process import wait_until
+from agent.status_door import ask
 from storage.ballast import NAMES
 from storage.outbox import FILE_NAME
 from tests.fakes.deaf_backend import DeafBackend
@@ -105,6 +106,9 @@ def test_a_start_without_any_room_waits_and_says_so(endless: Endless, backend: D
         endless.demand_told(FULL)
         assert agent.count("outbox.not_open") == 2
         assert agent.count("agent.started") == starts
+        told = ask(endless.data_dir)
+        assert told is not None
+        assert (told["pid"], FULL in told["error"]) == (agent.pid, True)
         assert disk.free_bytes == 0
         hog.go()
         assert wait_until(lambda: agent.count("agent.started") == starts + 1, SOON_S), agent.said()

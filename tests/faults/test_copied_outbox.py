@@ -31,6 +31,7 @@ ROWS, BATCH = 200, 7
 ENVELOPES = -(-ROWS // BATCH)
 SOON_S = 20.0
 RUNNING = 3
+NO_SOCKET = shutil.ignore_patterns("agent.sock")  # it cannot be copied, and tells of the other agent
 IDS = {f"r{number}" for number in range(ROWS)}
 
 
@@ -159,7 +160,7 @@ def test_control_without_the_lock_a_second_one_sends_the_same_and_doubles_it(sit
 def copied(site: Site, original: AgentProcess) -> AgentProcess:
     """Another agent whose data directory is a copy of that of one that runs."""
     second = site.agent("second")
-    shutil.copytree(original.data_dir, second.data_dir)
+    shutil.copytree(original.data_dir, second.data_dir, ignore=NO_SOCKET)
     return second
 
 
@@ -237,7 +238,7 @@ def test_every_key_begins_with_the_name_of_its_installation(tmp_path: Path) -> N
 def test_a_copy_that_goes_on_by_itself_never_gives_a_key_of_the_original_to_another_body(tmp_path: Path) -> None:
     with closing(Outbox(tmp_path / "first")) as outbox:
         outbox.commit(Change((Draft("queries", 1, b"common"),)))
-    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    shutil.copytree(tmp_path / "first", tmp_path / "second", ignore=NO_SOCKET)
     keys = {}
     for name in ("first", "second"):
         with closing(Outbox(tmp_path / name)) as outbox:

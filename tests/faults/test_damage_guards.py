@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from storage import books, salvage
+from storage import gaps, salvage
 from storage.envelope import Envelope
 from storage.findings import pending
 from tests.faults.damage import damage_and_judge, roll_back, spread
 from tests.faults.judgement import Verdict, judge, start
-from tests.faults.played import DB, FRAME_BYTES, MARK, PAGE_BYTES, WAL, WATCH, Play, waiting
+from tests.faults.played import DB, FRAME_BYTES, MARK, OLD_FORMATS, PAGE_BYTES, WAL, WATCH, Play, waiting
 
 
 def hit_a_body(played: Play, directory: Path) -> Envelope:
@@ -121,7 +121,7 @@ def test_without_its_gap_the_loss_would_have_no_name(
     plays: list[Play], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert rolled_back(plays, place / "named").is_fine
-    monkeypatch.setattr(books, "enter_gap", lambda *_: None)
+    monkeypatch.setattr(gaps, "enter", lambda *_: None)
     verdict = rolled_back(plays, place / "data")
     assert verdict.unnamed >= verdict.lost > 0
 
@@ -132,4 +132,4 @@ def test_without_doubt_and_the_places_in_the_mark_settled_envelopes_would_come_t
     monkeypatch.setattr(salvage, "pending", lambda found, known, _first: pending(found, known, {}))
     monkeypatch.setattr(salvage._Rebuilding, "_may_be_settled", lambda *_: False)
     assert sum(damage_and_judge(each, place / str(number), roll_back, random.Random(1)).doubled
-               for number, each in enumerate(plays) if each.kind != "format 1") > 0  # fmt: skip
+               for number, each in enumerate(plays) if each.kind not in OLD_FORMATS) > 0  # fmt: skip

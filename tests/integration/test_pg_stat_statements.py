@@ -7,16 +7,11 @@ roles and databases take their statements along; the reader reports itself; a br
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from hashlib import sha256
-from typing import Any
+from collections.abc import Iterator
+from contextlib import closing
 
-import psycopg2
 import pytest
 
-from agent.clock import Clock
-from agent.config.schema import DbConfig
 from agent.dev.postgres import wheel_bin_dir
 from agent.dev.server_process import free_port
 from agent.errors import (
@@ -28,42 +23,11 @@ from agent.errors import (
     StatementsNotGranted,
     StatementsNotLoaded,
 )
-from agent.record import Record, Window
-from agent.sources import Reading, SourceSettings
+from agent.sources._statement_counters import Row
+from agent.sources._statement_queries import Link
 from agent.sources.pg_stat_statements import STATEMENTS_A_READING, StatementStatistics
+from tests.integration.statement_looks import SLOW_MS, Look, calls, database, look, make
 from tests.servers.postgres import WatchedPostgres, shape
-
-SLOW_MS = 5
-
-
-def make(db_config: dict[str, Any], **more: Any) -> StatementStatistics:
-    limits = {"connect_timeout": 3, "read_timeout": 20, "min_exec_time_ms": SLOW_MS}
-    db = DbConfig(**{**limits, **db_config, **more})
-    return StatementStatistics(SourceSettings("default", db, db.port or 0), Clock())
-
-
-class Look:
-    def __init__(self, readings: Sequence[Reading]) -> None:
-        self.records = [record for reading in readings for record in reading.records]
-        self.gaps = [gap for reading in readings for gap in reading.gaps]
-        self.bookmark = readings[-1].bookmark
-
-    def of(self, name: str) -> list[Record]:
-        """The records of `shape(name)`."""
-        return [record for record in self.records if record.sql_text.startswith(f"WITH {name} AS ")]
-
-    def one(self, name: str) -> tuple[Record, Window]:
-        [record] = self.of(name)
-        assert record.window is not None
-        return record, record.window
-
-
-def look(source: StatementStatistics, bookmark: bytes | None = None) -> Look:
-    return Look(list(source.read(bookmark)))
-
-
-def calls(looks: Sequence[Look], name: str) -> int:
-    return sum(record.window.calls for each in looks for record in each.of(name) if record.window)
 
 
 @pytest.fixture
@@ -75,16 +39,6 @@ def server(clean_postgres: WatchedPostgres) -> WatchedPostgres:
 def source(server: WatchedPostgres) -> Iterator[StatementStatistics]:
     with closing(make(server.monitor())) as found:
         yield found
-
-
-@contextmanager
-def database(server: WatchedPostgres, name: str, options: str = "") -> Iterator[str]:
-    server.execute(f"DROP DATABASE IF EXISTS {name}")
-    server.execute(f"CREATE DATABASE {name} {options}")
-    try:
-        yield name
-    finally:
-        server.execute(f"DROP DATABASE IF EXISTS {name}")
 
 
 # -- sums ----------------------------------------------------------------------------------------------------------
@@ -185,7 +139,8 @@ def test_a_crashed_server_starts_its_sums_anew(server: WatchedPostgres, source: 
     with pytest.raises(DatabaseAway):
         look(source, first.bookmark)
     second = look(source, first.bookmark)
-    assert (calls([second], "date"), [gap.reason for gap in second.gaps]) == (3, ["reset"])
+    assert (calls([second], "date"), [gap.reason for gap in second.gaps]) == (3, ["crash_reset"])
+    assert second.one("date")[1].reason == "crash_reset"
 
 
 def forget(server: WatchedPostgres, name: str) -> None:
@@ -206,8 +161,8 @@ def test_a_statement_that_was_dropped_and_came_back_is_counted_from_zero(
     second = look(source, first.bookmark)
     forget(server, "nut")
     third = look(source, second.bookmark)
-    assert (calls([second], "nut"), [gap.reason for gap in second.gaps]) == (2, ["evicted"])
-    assert (third.of("nut"), [gap.reason for gap in third.gaps]) == ([], ["evicted"])
+    assert (calls([second], "nut"), [gap.reason for gap in second.gaps]) == (2, ["partial_reset"])
+    assert (third.of("nut"), [gap.reason for gap in third.gaps]) == ([], ["partial_reset"])
 
 
 def test_a_statement_that_came_back_larger_is_still_counted_from_zero(postgres18: WatchedPostgres) -> None:
@@ -218,7 +173,7 @@ def test_a_statement_that_came_back_larger_is_still_counted_from_zero(postgres18
         forget(postgres18, "oak")
         postgres18.slow_workload("oak", calls=5)
         second = look(source, first.bookmark)
-    assert (calls([second], "oak"), [gap.reason for gap in second.gaps]) == (5, ["evicted"])
+    assert (calls([second], "oak"), [gap.reason for gap in second.gaps]) == (5, ["partial_reset"])
 
 
 def test_a_crash_between_partial_commits_neither_skips_nor_doubles(
@@ -295,61 +250,7 @@ def test_the_extension_may_live_in_any_schema(server: WatchedPostgres) -> None:
     assert found.one("yew")[0].db == name
 
 
-@pytest.mark.parametrize("version", ["1.4", "1.5", "1.6", "1.7", "1.8", "1.9", "1.10", "1.11"])
-def test_every_shape_of_the_extension_is_read(server: WatchedPostgres, version: str) -> None:
-    known = "SELECT 1 FROM pg_available_extension_versions WHERE name = 'pg_stat_statements' AND version = %s"
-    if not server.execute(known, (version,)):
-        assert version == "1.11"  # of PostgreSQL 17: too new for 15
-        return
-    with database(server, "old_shape") as name:
-        server.execute(f"CREATE EXTENSION pg_stat_statements VERSION '{version}'", database=name)
-        with closing(make(server.monitor(name))) as source:
-            server.slow_workload("oldie", calls=2, database=name)
-            first = look(source)
-            server.slow_workload("oldie", calls=1, database=name)
-            second = look(source, first.bookmark)
-    assert [calls([first], "oldie"), calls([second], "oldie")] == [2, 1]
-
-
 # -- texts ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_text_that_is_invalid_in_its_encoding_costs_only_texts(
-    server: WatchedPostgres, source: StatementStatistics
-) -> None:
-    server.slow_workload("bark", calls=3)
-    options = "ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
-    with database(server, "ascii", options) as name:
-        with closing(server.admin(name)) as connection, connection.cursor() as cursor:
-            cursor.execute(b"SELECT /* \xff\xfe */ pg_sleep(0.01)")
-        with pytest.raises(psycopg2.Error, match="encoding"):
-            server.counters("bark")
-        found = look(source)
-    windows = [record.window for record in found.records if record.window]
-    server.reset()
-    assert all(record.sql_text.startswith("<text unavailable: ") for record in found.records)
-    assert sorted(window.calls for window in windows)[-1] == 3
-    assert all(
-        f"queryid {window.queryid}" in record.sql_text for record, window in zip(found.records, windows, strict=True)
-    )
-
-
-def test_a_long_text_is_cut_at_a_character_with_the_digest_of_the_whole(server: WatchedPostgres) -> None:
-    server.execute(f"SELECT pg_sleep(0.01) AS {'é' * 20}, 1 /* {'é' * 2_000} */")
-    whole = f"SELECT pg_sleep($1) AS {'é' * 20}, $2 /* {'é' * 2_000} */"
-    with closing(make(server.monitor(), max_sql_text_bytes=1_025)) as source:
-        [record] = [record for record in look(source).records if "é" in record.sql_text]
-    assert whole.startswith(record.sql_text)
-    assert 1_024 <= len(record.sql_text.encode()) <= 1_025
-    assert record.text_sha256 == sha256(whole.encode()).hexdigest()
-
-
-def test_a_text_in_characters_of_many_bytes_is_cut_by_its_bytes(server: WatchedPostgres) -> None:
-    server.execute(f"SELECT pg_sleep(0.01) /* {'語' * 600} */")
-    with closing(make(server.monitor(), max_sql_text_bytes=1_024)) as source:
-        [record] = [record for record in look(source).records if "語" in record.sql_text]
-    assert len(record.sql_text.encode()) <= 1_024
-    assert record.text_sha256 is not None
 
 
 def test_passwords_are_masked(server: WatchedPostgres) -> None:
@@ -489,17 +390,17 @@ def test_a_reset_while_the_counters_are_read_doubles_nothing(
 ) -> None:
     server.slow_workload("peach", calls=3)
     first = look(source)
-    read = source._counters
+    read = Link.counters
     resets: list[int] = []
 
-    def reset_in_between(*at: Any) -> Any:
+    def reset_in_between(link: Link) -> list[Row]:
         if not resets:
             resets.append(1)
             server.reset()
             server.slow_workload("peach", calls=2)
-        return read(*at)
+        return read(link)
 
-    monkeypatch.setattr(source, "_counters", reset_in_between)
+    monkeypatch.setattr(Link, "counters", reset_in_between)
     second = look(source, first.bookmark)
     third = look(source, second.bookmark)
     assert (resets, calls([second], "peach"), calls([third], "peach")) == ([1], 2, 0)

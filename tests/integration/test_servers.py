@@ -19,8 +19,9 @@ import pytest
 
 from agent.dev.postgres import PostgresServer, wheel_bin_dir
 from agent.dev.server_process import DevServerError, ServerProcess, wait_until
-from tests.servers.mariadb import MariaDBServer, MariaDBTemplate, tag
+from tests.servers.mariadb import MariaDBServer, MariaDBTemplate
 from tests.servers.postgres import WatchedPostgres, shape
+from tests.servers.slow_log_server import tag
 
 HANG_S = 0.5
 

@@ -41,13 +41,16 @@ def run_agent(
 
 
 def settings(backend: Any, db_type: str, db_config: Json, **more: Any) -> Json:
-    """A quick agent for this database and this backend (a StubBackend, or anything with its three names)."""
+    """A quick agent for this database and this backend (a StubBackend, or anything with its three names).
+
+    It has no budget: looking three times a second is more than any database should bear for it.
+    """
     return {
         "collector_id": backend.collector_id,
         "api_key": backend.api_key,
         "backend_url": backend.url,
         "db_type": db_type,
-        "db_config": {"connect_timeout": 2, "read_timeout": 5, **db_config},
+        "db_config": {"connect_timeout": 2, "read_timeout": 5, "max_load": 0, **db_config},
         "heartbeat_interval": 0.3,
         "collection_interval": 0.3,
         **more,

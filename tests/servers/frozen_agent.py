@@ -34,7 +34,9 @@ def main(config_path: Path, thread: str, slack_s: float) -> None:
     source, sink = FakeSource(), FakeSink()
     source.rows = 1
     flusher.SEND_S = heartbeat.BEAT_S = 0.0
-    agent = wiring.build(config, layers, wiring.Parts(source=source, sink=sink, slack_s=slack_s, pace_s=PACE_S))
+    agent = wiring.build(
+        config, layers, wiring.Parts(sources={"default": source}, sink=sink, slack_s=slack_s, pace_s=PACE_S)
+    )
     if thread == "watch":
         source.before_read = freeze
     elif thread == "flusher":

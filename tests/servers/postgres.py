@@ -43,6 +43,17 @@ class WatchedPostgres(PostgresServer):
         super().__init__(bin_dir, settings=settings)
         self._monitor_password = secrets.token_hex(12)
 
+    @property
+    def bin_dir(self) -> Path:
+        """The programs that it runs, where its account can reach them."""
+        return self._bin_dir
+
+    def move_to(self, port: int) -> None:
+        """It listens there from its next start on."""
+        self.port = port
+        with (self._data / "postgresql.conf").open("a") as conf:
+            conf.write(f"port = {port}\n")
+
     def admin(self, database: str = "postgres") -> Connection:
         """As the superuser, with autocommit. To be closed by the caller (contextlib.closing)."""
         return self.connect(database)

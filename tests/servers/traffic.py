@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from tests.servers.agent_process import Json
-from tests.servers.mariadb import LOG_ALL_SQL, MariaDBServer, tag
+from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import WatchedPostgres, shape
+from tests.servers.slow_log_server import tag
 
 Execute = Callable[[str], object]
 
@@ -61,7 +62,7 @@ class MariaDBCustomer:
     @contextmanager
     def session(self) -> Iterator[Execute]:
         with closing(self._server.root()) as connection, connection.cursor() as cursor:
-            cursor.execute(LOG_ALL_SQL)
+            cursor.execute(self._server.log_all_sql)
             yield cursor.execute
 
     def statement(self, number: int) -> str:

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import click
 import pytest
 
 from agent import __version__, cli
+from agent.clock import Clock
 from agent.dev.server_process import free_port
 from agent.errors import ConfigError, DatabaseAway
 from agent.logs import LOGGER
+from agent.overview import look as overview_look
 from storage.envelope import Change, Draft
 from storage.errors import CodedError, OutboxError, OutboxLocked
 from storage.outbox import FILE_NAME, Outbox
@@ -82,6 +85,21 @@ def test_once_tells_the_database_and_exits_1(
     assert (code, out) == (1, "collected 0, delivered 0, waiting 0, parked 0\n")
     assert [line[:7] for line in err.splitlines()] == ["[DB-01]", "[BE-01]"]
     assert "hunter2" not in err
+
+
+def test_once_names_the_databases_whose_collecting_is_paused_and_those_that_are_away(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = json.loads(config.read_text())
+    pair = {key: told.pop(key) for key in ("db_type", "db_config")}
+    told["databases"] = [{"name": name, **pair} for name in ("orders", "billing", "stock")]
+    config.write_text(json.dumps(told))
+    with closing(Outbox(config.parent / "data")) as outbox:
+        outbox.commit(Change(notes={"paused/billing": "1"}))
+    code, out, err = said("once", "--config", config, monkeypatch=monkeypatch, capsys=capsys)
+    sentence = "Collecting of billing is paused by a `stop` of the backend; its `start` ends that."
+    assert (code, out.splitlines()[1]) == (1, sentence)
+    assert [line.split("]")[0] for line in err.splitlines()] == ["orders: [DB-01", "stock: [DB-01", "[BE-01"]
 
 
 def test_a_dry_run_tells_the_database_and_exits_1(
@@ -178,6 +196,7 @@ def test_an_audit_without_a_directory_needs_a_configuration(
         "UPDATE tally SET captured = captured - 1",
         "UPDATE tally SET captured = captured + 1, lost = lost + 1",
         "UPDATE tally SET guard = x'00'",
+        "INSERT INTO gap (source, reason, detail, created_at) VALUES ('default', 'rotated', 'nobody wrote this', 0)",
     ],
 )
 def test_an_audit_that_finds_something_exits_1_and_says_what(
@@ -190,7 +209,7 @@ def test_an_audit_that_finds_something_exits_1_and_says_what(
     code, out, err = said("audit", "--json", data_dir, monkeypatch=monkeypatch, capsys=capsys)
     told = json.loads(out)
     assert (code, told["balances"], err) == (1, False, "")
-    assert told["unnamed"] or told["accounts"]["queries"]["complaints"]
+    assert told["unnamed"] or told["damaged_gaps"] or told["accounts"]["queries"]["complaints"]
 
 
 def test_an_audit_as_json_is_one_object(
@@ -198,7 +217,11 @@ def test_an_audit_as_json_is_one_object(
 ) -> None:
     code, out, _ = said("audit", data_dir, "--json", monkeypatch=monkeypatch, capsys=capsys)
     told = json.loads(out)
-    assert (code, out.count("\n"), sorted(told)) == (0, 1, ["accounts", "balances", "gaps", "unnamed"])
+    assert (code, out.count("\n"), sorted(told)) == (
+        0,
+        1,
+        ["accounts", "balances", "damaged_gaps", "gaps", "losses", "unnamed"],
+    )
     assert (told["balances"], told["accounts"]["queries"]["pending"]) == (True, 3)
 
 
@@ -209,6 +232,47 @@ def test_an_audit_beside_an_outbox_that_is_open_balances(
         outbox.commit(Change((Draft("queries", 2, b"more"),)))
         code, out, _ = said("audit", data_dir, monkeypatch=monkeypatch, capsys=capsys)
     assert (code, out.startswith("queries: captured 5 = delivered 0 + pending 5 ")) == (0, True)
+
+
+# -- status ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_status_of_an_agent_that_does_not_run_exits_1_with_or_without_a_configuration(
+    config: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(data_dir)  # where there is no configuration
+    for words in (["status", data_dir], ["status", "--config", config], ["--config", config, "status"]):
+        code, out, err = said(*words, monkeypatch=monkeypatch, capsys=capsys)
+        assert (code, err) == (1, "")
+        shown = dict(line.split("  ", 1) for line in out.splitlines())
+        assert shown["agent"].strip() == "does not run; this is what its outbox says"
+        assert shown["outbox"].strip().startswith("3 records wait")
+
+
+def test_a_status_as_json_is_one_object(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = said("status", data_dir, "--json", monkeypatch=monkeypatch, capsys=capsys)
+    told = json.loads(out)
+    assert (code, out.count("\n"), told["pid"], told["outbox_records"]) == (1, 1, None, 3)
+    assert {"gaps", "gaps_by_reason", "gaps_newest", "gaps_estimate"} <= told.keys()
+
+
+def test_a_status_that_is_watched_is_shown_again_until_ctrl_c(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[object] = []
+
+    def look(*_: object) -> object:
+        if len(shown) == 3:
+            raise click.Abort  # what click makes of Ctrl-C
+        shown.append(overview_look(data_dir, Clock()))
+        return shown[-1]
+
+    monkeypatch.setattr("agent.overview.look", look)
+    monkeypatch.setattr(cli, "WATCH_S", 0.0)
+    code, out, _ = said("status", data_dir, "--watch", monkeypatch=monkeypatch, capsys=capsys)
+    assert (code, out.count("does not run")) == (130, 3)
 
 
 def test_an_audit_of_what_is_no_outbox_exits_2(

@@ -87,7 +87,8 @@ def test_collect_is_noted_once_and_answered_by_the_look(rig: Rig) -> None:
         rig.desk.carry_out(Command(1, "collect", {}, "noon"))
     rig.desk.carry_out(Command(1, "collect", {"other": 1}, "noon"))
     assert (len(rig.watch.asked), results(rig)) == (1, [])
-    change = rig.desk.answers(success=True, details={"records": 3})
+    with rig.desk.answers(success=True, details={"records": 3}) as change:
+        pass
     assert [orjson.loads(unpack(draft.body)) for draft in change.drafts] == [
         {"command_id": 1, "success": True, "result": {"records": 3}}
     ]

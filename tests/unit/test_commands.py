@@ -1,7 +1,8 @@
 """The backend's commands.
 
 What could go wrong: an answer of any shape ends the heartbeat; a command is taken for another one, so that it is not
-carried out or carried out twice; a number where a text should be makes the same command look new each time.
+carried out or carried out twice, or reaches a watch that it is not for; a number where a text should be makes the same
+command look new each time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.commands import MAX_COMMANDS, Command, Result, parse
+from agent.commands import MAX_COMMANDS, WORDS, Command, Result, addressees, parse
 
 ENTRY = {"id": 5, "command": "update_config", "params": {"a": 1}, "created_at": "2024-05-01T12:00:00"}
 
@@ -107,3 +108,39 @@ def test_a_command_is_remembered_by_collector_id_and_time() -> None:
 def test_a_result_is_what_the_execute_call_wants() -> None:
     result = Result(Command(5, "collect"), success=True, details={"records": 3})
     assert orjson.loads(result.to_wire()) == {"command_id": 5, "success": True, "result": {"records": 3}}
+
+
+NAMES = ("orders", "billing")
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_command_without_a_target_is_for_all_watches(word: str) -> None:
+    assert addressees(Command(1, word), NAMES) == NAMES
+    assert addressees(Command(1, word, {"target": None}), NAMES) == NAMES
+
+
+@pytest.mark.parametrize("word", [*WORDS, "dance"])
+def test_a_command_with_a_target_is_for_that_watch(word: str) -> None:
+    assert addressees(Command(1, word, {"target": "billing", "db_config": {}}), NAMES) == ("billing",)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Command(1, "dance"),
+        Command(1, "stop", {"target": "Orders"}),
+        Command(1, "stop", {"target": ""}),
+        Command(1, "stop", {"target": 5}),
+        Command(1, "stop", {"target": ["orders", "billing"]}),
+        Command(1, "stop", {"target": {"orders": 1}}),
+        Command(1, "update_config", {"db_config": {"host": "h"}}),
+        Command(1, "update_config", {"db_config": None, "collection_interval": 5}),
+    ],
+)
+def test_what_nobody_can_carry_out_is_for_the_first_to_answer(command: Command) -> None:
+    assert addressees(command, NAMES) == ("orders",)
+
+
+def test_a_single_watch_gets_everything() -> None:
+    for word in (*WORDS, "dance"):
+        assert addressees(Command(1, word, {"target": "x", "db_config": {}}), ["default"]) == ("default",)

@@ -1,6 +1,7 @@
 """What could go wrong: a signal handler does more than put a word, an end waits for ever for a thread that hangs, the
-last turn is saved after the last drain, a dead thread stays dead or is restarted in a spin, a watch's name collides, a
-thread that is alive and stands still looks healthy, one that dies again and again does.
+last turn is saved after the last drain, several that hang take their deadlines one after the other, a dead thread stays
+dead or is restarted in a spin, a watch's name collides, a thread that is alive and stands still looks healthy, one that
+dies again and again does.
 """
 
 from __future__ import annotations
@@ -11,23 +12,28 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from agent import wiring
 from agent.clock import Clock
 from agent.conductor import Conductor, Deadlines
+from agent.config.layers import Layers
 from agent.flusher import Flusher
 from agent.heartbeat import Heartbeat
 from agent.pulse import SLACK_S
 from agent.sd_notify import SdNotify
 from agent.status import Scoreboard
+from agent.status_door import StatusDoor, ask
 from agent.transport import Transport
 from agent.vigil import Vigil
 from agent.watch_loop import Stop, WatchLoop
+from agent.worker import Worker
 from storage.envelope import Change, Envelope
 from storage.errors import OutboxFull
-from tests.fakes.manual import FaultyOutbox, Rig
+from tests.fakes.manual import FaultyOutbox, Rig, several_tree
 from tests.fakes.sink import FakeSink
 from tests.fakes.source import FakeSource
 from tests.fakes.stub_backend import StubBackend
@@ -79,8 +85,9 @@ class Bench:
         )
         pulses = self.rig.loop.pulse, self.flusher.pulse, self.heartbeat.pulse
         vigil = Vigil(pulses, board, SdNotify(None), clock, slack_s=slack_s, pace_s=0.05)
+        self.door = StatusDoor(directory, board, clock)
         self.conductor = Conductor(
-            [self.rig.loop], self.flusher, self.heartbeat, vigil, clock=clock, deadlines=deadlines
+            [self.rig.loop], self.flusher, self.heartbeat, self.door, vigil, clock=clock, deadlines=deadlines
         )
         self.ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread = threading.Thread(target=lambda: self.ended.put(self.conductor.run()), daemon=True)
@@ -114,9 +121,11 @@ def test_it_runs_everything_and_ends_in_order_with_a_farewell(tmp_path: Path, st
     bench.source.rows = 30
     bench.start()
     wait_until(lambda: len(bench.sink.stored) == 30)
+    assert ask(tmp_path)
     assert stub.wait_for(lambda backend: len(backend.heartbeats) == 1, WAIT_S)
     assert bench.end() is True
     assert (bench.source.closes, bench.sink.closes, len(stub.heartbeats)) == (1, 1, 2)
+    assert ask(tmp_path) is None  # nobody is told anything any more
     bench.outbox.close()
 
 
@@ -300,7 +309,7 @@ def test_a_thread_that_lives_and_stands_still_is_told_and_that_it_goes_on(
     assert [(stuck.thread, stuck.doing) for stuck in bench.board.stuck] == [(thread, doing)]
     # CONTROL: who asks for life only sees nothing.
     workers = [life.worker for life in bench.conductor._lives.values()]
-    assert [worker is not None and worker._thread.is_alive() for worker in workers] == [True] * 3
+    assert [worker is not None and worker._thread.is_alive() for worker in workers] == [True] * 4
     if thread != "heartbeat":
         assert stub.wait_for(lambda each: each.heartbeats[-1]["stats"]["stuck"] is not None, WAIT_S)
         assert stub.heartbeats[-1]["stats"]["stuck"].startswith(f"{thread}: {doing} for ")
@@ -362,6 +371,20 @@ def test_what_dies_again_and_again_does_not_look_healthy(tmp_path: Path, stub: S
     bench.outbox.close()
 
 
+class TimedJoin(Worker):
+    """A worker that runs already; notes how long it is waited for."""
+
+    def __init__(self, running: Worker | None, granted: list[float]) -> None:
+        assert running is not None
+        vars(self).update(vars(running))
+        self._granted = granted
+
+    def join(self, timeout_s: float) -> bool:
+        """As it does."""
+        self._granted.append(timeout_s)
+        return super().join(timeout_s)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_only_puts_a_word_and_the_main_thread_ends_everything(
     tmp_path: Path, stub: StubBackend, number: signal.Signals
@@ -402,3 +425,45 @@ def test_control_an_outbox_that_cannot_be_written_does_not_keep_the_process(tmp_
     with pytest.raises(OutboxFull):
         bench.outbox.commit(Change())
     bench.outbox.close()
+
+
+def test_several_watches_that_hang_end_by_the_same_deadline_as_one_and_the_others_are_saved(
+    tmp_path: Path, stub: StubBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("orders", "billing", "stock", "healthy")
+    sources = {name: FakeSource() for name in names}
+    hung, go_on = {name: threading.Event() for name in names[:3]}, threading.Event()
+
+    def hang(name: str) -> None:
+        hung[name].set()
+        go_on.wait(WAIT_S)
+
+    for name in hung:
+        sources[name].before_read = partial(hang, name)
+    sources["healthy"].rows = 7
+    tree = {**several_tree(*names), "collector_id": stub.collector_id, "api_key": stub.api_key, "backend_url": stub.url}
+    layers, sink = Layers(tree, {}, tmp_path), FakeSink()
+    agent = wiring.build(layers.build({}), layers, wiring.Parts(sources=sources, sink=sink))
+    conductor = Conductor(
+        *(agent.watches, agent.flusher, agent.heartbeat, agent.door, agent.conductor._vigil),
+        clock=Clock(),
+        deadlines=QUICK,
+    )
+    ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    threading.Thread(target=lambda: ended.put(conductor.run()), daemon=True).start()
+    for event in hung.values():
+        assert event.wait(WAIT_S)
+    wait_until(lambda: len(sink.stored) == 7)  # three that hang do not delay the fourth
+    granted: list[float] = []
+    for name in hung:
+        life = conductor._lives[f"watch {name}"]
+        life.worker = TimedJoin(life.worker, granted)
+    conductor.stop()
+    assert ended.get(timeout=WAIT_S) is False
+    told = [line.message for line in caplog.records if line.message.startswith("Left behind")]
+    assert told == ["Left behind while hanging: watch orders, watch billing, watch stock"]
+    # The first takes up the time of the watches, and later that of everything; nothing of it is left for the others.
+    assert [seconds > 0.05 for seconds in granted] == [True, False, False] * 2
+    go_on.set()
+    wait_until(lambda: all(life.join(0) for life in conductor._lives.values()))
+    agent.close()

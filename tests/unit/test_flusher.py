@@ -278,6 +278,28 @@ def test_the_error_is_null_when_every_topic_works_again(bench: Bench) -> None:
     assert (bench.board.delivery.error, bench.books.pending) == (None, 0)
 
 
+def test_an_error_that_lasts_keeps_no_body_in_memory(bench: Bench) -> None:
+    def fall() -> None:
+        raise TimeoutError
+
+    def fail() -> None:
+        try:
+            fall()
+        except TimeoutError:
+            raise BackendAway from None
+
+    with pytest.raises(BackendAway) as raised:
+        fail()
+    error = raised.value
+    held = [error.__traceback__, error.__context__]  # and through them everything that was at hand there
+    assert None not in held
+    bench.fill(1)
+    bench.sink.verdict = lambda _: Retry(error)
+    bench.drain()
+    assert bench.flusher.error is error
+    assert [error.__traceback__, error.__context__, error.__cause__] == [None, None, None]
+
+
 def test_an_error_about_an_envelope_that_a_person_discarded_is_over(bench: Bench) -> None:
     bench.fill(1)
     bench.sink.verdict = lambda _: Hold(KeyRefused())

@@ -1,7 +1,7 @@
 """News is said once.
 
 What could go wrong: an outage fills the log with the same line every second; its end is not said, or said without an
-outage; another error behind the first stays hidden.
+outage; another error behind the first stays hidden; nobody knows of which of several things it is.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ class Heard(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.said: list[tuple[str, str, str]] = []
+        self.fields: list[dict[str, object]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
+        self.fields.append(record.__dict__["fields"])
         self.said.append((record.levelname, record.__dict__["event"], record.getMessage()))
 
 
@@ -82,3 +84,10 @@ def test_a_second_outage_is_said_again(heard: Heard) -> None:
         news.wrong(BackendAway())
         news.right()
     assert [event for _, event, _ in heard.said] == ["delivery.wrong", "delivery.right"] * 2
+
+
+def test_trouble_and_its_end_say_of_which_they_are(heard: Heard) -> None:
+    news = News("collection", ManualClock(), watch="orders")
+    news.wrong(KeyRefused(""))
+    news.right()
+    assert [fields["watch"] for fields in heard.fields] == ["orders", "orders"]

@@ -31,7 +31,8 @@ from pydantic import BaseModel
 from agent import __version__
 from agent.cli import RUNNING, UNUSABLE, cli
 from agent.config.complaints import section
-from agent.config.layers import PREFIX, load
+from agent.config.environment import PREFIX
+from agent.config.layers import load
 from agent.config.schema import Config
 from agent.dev import backend
 from agent.dev.postgres import wheel_bin_dir
@@ -274,7 +275,7 @@ def test_a_collector_of_compose_is_configured_by_its_environment_alone(name: str
     empty = tmp_path / "config.json"
     empty.write_text("{}")
     config, _ = load(empty, {**baked_variables(), **given}, {})
-    assert config.db_config.host in compose()["services"]
+    assert config.watches[0].db_config.host in compose()["services"]
     assert config.api_key.get_secret_value() == "collector_1_secret"
     assert config.data_dir == Path("/var/lib/dbpower-collector")
 

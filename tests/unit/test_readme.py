@@ -13,11 +13,10 @@ import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import orjson
-import pymysql
 import pytest
 from click.testing import CliRunner
 from pydantic import BaseModel, SecretStr
@@ -27,23 +26,38 @@ import agent.errors
 import storage.errors
 from agent.cli import FOUND, INTERRUPTED, RUNNING, UNUSABLE, cli
 from agent.config.complaints import section
-from agent.config.layers import PREFIX, load
+from agent.config.environment import variables
+from agent.config.layers import load
+from agent.config.places import DATABASES
 from agent.config.remote import refusal
-from agent.config.schema import Config
+from agent.config.schema import Config, Database
 from agent.dev import backend
 from agent.dev.app import build_context, create_app
 from agent.dev.store import Store
 from agent.record import Record, Window, to_wire
-from agent.sources._statement_counters import FIRST_LOOK, NEW, NORMAL, RESET
+from agent.redact import Level, Redactor
+from agent.sources._slow_log_times import BOUNDED, EXACT, INFERRED
+from agent.sources._statement_servers import (
+    CRASH_RESET,
+    EVICTED_REENTERED,
+    FIRST_LOOK,
+    NEW,
+    NORMAL,
+    OTHER_SERVER,
+    PARTIAL_RESET,
+    RESET,
+)
 from agent.status import Scoreboard
 from scripts.bench import MEASUREMENTS
 from storage.connection import connect_readonly
 from storage.errors import CodedError
 from storage.outbox import FILE_NAME, Outbox
 from tests.fakes.stub_backend import StubBackend
+from tests.integration.test_own_rotation import NOT_REPLICATED, TABLE_GRANTS
 from tests.servers.agent_process import run_agent, settings, write
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import WatchedPostgres
+from tests.servers.slow_log_server import SlowLogServer
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()
@@ -81,7 +95,7 @@ def table(first_column: str, part: str = TEXT) -> list[list[str]]:
 def keys(schema: type[BaseModel] = Config, path: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted path and default of every key."""
     for name, field in schema.model_fields.items():
-        inner = section(schema, (name,))
+        inner = section(schema, (name,)) if name != DATABASES else None  # the list has a chapter of its own
         if inner is not None:
             yield from keys(inner, f"{path}{name}.")
         else:
@@ -89,7 +103,7 @@ def keys(schema: type[BaseModel] = Config, path: str = "") -> Iterator[tuple[str
 
 
 def as_readme_shows(key: str, default: Any) -> str:
-    special = {"data_dir": "`$STATE_DIRECTORY`, else `data`", "db_config.port": "by `db_type`"}
+    special = {"data_dir": "`$STATE_DIRECTORY`, else `data`", "db_config.port": "by `db_type`", "db_type": ""}
     if key in special:
         return special[key]
     if default is PydanticUndefined:
@@ -103,10 +117,11 @@ def test_every_key_stands_in_the_table_with_its_default_and_no_other() -> None:
 
 
 def test_the_variables_it_names_are_read_by_the_agent() -> None:
-    known = {PREFIX + key.replace(".", "_").upper() for key, _ in keys()}
+    example = json.loads(blocks("json", chapter("### Several databases"))[0])
+    known = set(variables(example))
     named = {name.removesuffix("_FILE") for name in re.findall(r"DBPOWER_[A-Z_]+[A-Z]", TEXT)}
     assert named - known == set()
-    assert {"DBPOWER_API_KEY", "DBPOWER_DB_CONFIG_PASSWORD"} <= named
+    assert {"DBPOWER_API_KEY", "DBPOWER_DB_CONFIG_PASSWORD", "DBPOWER_DATABASES_ORDERS_DB_CONFIG_PASSWORD"} <= named
 
 
 def test_every_error_code_stands_in_the_table_with_sentence_and_remedy() -> None:
@@ -152,12 +167,29 @@ def test_every_option_is_named_and_no_other() -> None:
     assert named == options | set(cli.context_settings["help_option_names"])
 
 
+def test_what_leaves_of_a_text_is_what_it_shows() -> None:
+    part = chapter("### What leaves of a text")
+    [head] = re.findall(r"^\| `redact` \|.*", part, flags=re.MULTILINE)
+    first, second = re.findall(r"`([A-Z][^`]*)`", head)
+    rows = {row[0].strip("| `"): [cell.strip("`") for cell in row[1:]] for row in table("`redact`", part)}
+    assert set(rows) == set(get_args(Level))
+    for level in get_args(Level):
+        redacted = [Redactor(level, "mysql")(text, is_whole=True)[0] for text in (first, second)]
+        assert rows[level] == ["as it was logged" if redacted[0] == first else redacted[0], redacted[1]]
+
+
 def test_every_field_of_a_record_is_named() -> None:
     window = Window(NOW, NOW, "new", 1, 1, 1, 1.0, 1.0)
-    record = Record("i", "s", "q", 0.0, 0.0, 0, 0, "d", "u", NOW, NOW, text_sha256="x", window=window)
+    record = Record("i", "s", "q", 0.0, 0.0, 0, 0, "d", "u", NOW, NOW, "f", "x", window, "exact")
     delivered = chapter("## What is delivered")
-    names = [*orjson.loads(to_wire(record)), FIRST_LOOK, NEW, NORMAL, RESET]
+    names = [*orjson.loads(to_wire(record)), EXACT, INFERRED, BOUNDED]
     assert [name for name in names if f"`{name}`" not in delivered] == []
+
+
+def test_every_reason_of_a_window_stands_in_the_table_and_no_other() -> None:
+    reasons = {FIRST_LOOK, NORMAL, NEW, RESET, PARTIAL_RESET, EVICTED_REENTERED, CRASH_RESET, OTHER_SERVER}
+    rows = table("`window_reason`", chapter("### Reasons of a window"))
+    assert {row[0].strip("`") for row in rows} == reasons
 
 
 def test_every_statistic_of_the_heartbeat_is_named_and_no_other() -> None:
@@ -212,11 +244,32 @@ def test_the_example_configurations_are_valid_and_a_wrong_one_is_not(tmp_path: P
     for example in examples:
         path.write_text(example)
         config, _ = load(path, {}, {})
-        found.append((config.db_type, config.db_port, config.db_config.user))
+        found.append((config.watches[0].db_type, config.watches[0].port, config.watches[0].db_config.user))
     assert found == [("mysql", 3306, "monitoring"), ("postgres", 5432, "monitoring")]
     path.write_text(examples[0].replace("backend_url", "backend_uri"))
     with pytest.raises(CodedError, match="backend_uri"):
         load(path, {}, {})
+
+
+def test_the_example_with_several_databases_is_valid_and_its_keys_are_named(tmp_path: Path) -> None:
+    several = chapter("### Several databases")
+    (example,) = blocks("json", several)
+    path = tmp_path / "config.json"
+    path.write_text(example)
+    config, _ = load(path, {"ORDERS_PASSWORD": "one", "BILLING_PASSWORD": "two"}, {})
+    found = [(each.name, each.db_type, each.port, each.collection_interval) for each in config.watches]
+    assert found == [("orders", "mysql", 3306, 300), ("billing", "postgres", 5432, 60)]
+    assert [each.db_config.password.get_secret_value() for each in config.watches] == ["one", "two"]
+    assert [name for name in Database.model_fields if f"`{name}`" not in several] == []
+
+
+def test_what_the_heartbeat_tells_of_each_watch_is_named() -> None:
+    board = Scoreboard(0.0)
+    board.report("default")
+    watches = board.status(now_s=0.0, now_unix=0.0).stats()["watches"]
+    (row,) = [row for row in table("field", chapter("### Statistics in the heartbeat")) if "`watches`" in row[0]]
+    assert isinstance(watches, dict)
+    assert set(watches["default"]) == set(re.findall(r"`(\w+)`", row[1])) - {"default"}
 
 
 @pytest.mark.parametrize("more", [{}, {"database": "postgres", "min_exec_time_ms": 500}])
@@ -229,7 +282,7 @@ def test_a_configuration_of_the_first_description_is_still_valid(
     config |= {"db_config": {"host": "localhost", "port": 3306, "user": "root", "password": "admin", **more}}
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
-    assert load(path, {}, {})[0].db_type == db_type
+    assert load(path, {}, {})[0].watches[0].db_type == db_type
 
 
 def test_the_query_for_gaps_and_parked_records_fits_the_outbox(tmp_path: Path) -> None:
@@ -384,16 +437,26 @@ def test_the_sql_for_mysql_makes_a_user_that_is_enough(own_mariadb: MariaDBServe
     assert ([text for text in arrived if text in slow], all_is_delivered(said)) == (slow, True), said
 
 
-def test_the_sql_for_rotation_is_accepted_and_leaves_an_empty_log(own_mariadb: MariaDBServer) -> None:
+def test_the_sql_for_rotation_is_accepted_and_moves_the_rows_to_the_backup(own_mariadb: MariaDBServer) -> None:
     own_mariadb.slow(3)
     assert own_mariadb.count() == 3
-    own_mariadb.execute("DROP TABLE IF EXISTS mysql.slow_log_old")  # another test may have rotated this server
-    (rotation,) = blocks("sql", chapter("### The slow log table: engine and rotation"))
+    rotation, grant, _ = blocks("sql", chapter("### The slow log table: engine and rotation"))
     administrate(own_mariadb, rotation)
     assert own_mariadb.count() == 0
     assert own_mariadb.slow(2) == own_mariadb.texts()
-    with pytest.raises(pymysql.Error):
-        own_mariadb.execute("SELECT 1 FROM mysql.slow_log_old")
+    assert own_mariadb.execute("SELECT COUNT(*) FROM mysql.slow_log_backup") == [(3,)]
+    own_mariadb.monitor()
+    administrate(own_mariadb, grant)
+    own_mariadb.execute("DROP TABLE mysql.slow_log_backup")
+
+
+def test_the_grants_for_the_agents_own_rotation_are_those_that_are_tried() -> None:
+    part = chapter("### The slow log table: engine and rotation")
+    *_, grants = blocks("sql", part)
+    tried = {f"GRANT {', '.join(each)} ON mysql.{table} TO 'monitoring'@'%';" for table, each in TABLE_GRANTS.items()}
+    server_wide = {name: f"GRANT {grant} ON *.* TO 'monitoring'@'%';" for name, grant in NOT_REPLICATED.items()}
+    assert set(grants.splitlines()) == tried | {server_wide["mysql"]}
+    assert f"`{server_wide['mariadb']}`" in part
 
 
 def test_the_sql_for_postgres_makes_a_user_that_is_enough(postgres18: WatchedPostgres, tmp_path: Path) -> None:
@@ -413,3 +476,18 @@ def test_the_sql_for_postgres_makes_a_user_that_is_enough(postgres18: WatchedPos
     slow = postgres18.slow_workload("readme", sleep_s=0.6)
     said, arrived = run_once(tmp_path, "postgres", own)
     assert (arrived.count(slow), all_is_delivered(said)) == (1, True), said
+
+
+def test_the_slow_log_servers_of_the_tests_are_those_of_the_table(clean_slow_log: SlowLogServer) -> None:
+    ((version,),) = clean_slow_log.execute("SELECT VERSION()")
+    name = {"mariadb": "MariaDB", "mysql": "MySQL"}[clean_slow_log.flavour]
+    (tested,) = [row[1] for row in table("server", chapter("### Servers and versions")) if row[0] == name]
+    assert re.match(r"\d+\.\d+", version)[0] == tested  # type: ignore[index]
+
+
+def test_the_postgres_servers_of_the_tests_are_those_of_the_table(postgres: WatchedPostgres) -> None:
+    ((version,),) = postgres.execute("SHOW server_version")
+    versions = "SELECT version FROM pg_available_extension_versions WHERE name = 'pg_stat_statements'"
+    newest = max(int(row[0].removeprefix("1.")) for row in postgres.execute(versions))
+    rows = [row[1] for row in table("server", chapter("### Servers and versions")) if row[0] == "PostgreSQL"]
+    assert f"{version.split('.')[0]}, extension 1.4 to 1.{newest}" in rows

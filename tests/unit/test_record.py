@@ -31,6 +31,7 @@ PLAIN = Record(
     user_host="app@10.0.0.1",
     start_time=NOON,
     collected_at=NOON + timedelta(seconds=5),
+    fingerprint="f00d",
 )
 WINDOW = Window(NOON, NOON + timedelta(minutes=5), "normal", -(2**63), 10, 20, 30.5, 40.5)
 
@@ -53,6 +54,7 @@ def test_a_record_has_the_names_that_the_backend_reads() -> None:
         "user_host": "app@10.0.0.1",
         "start_time": "2024-05-01T12:00:00+00:00",
         "collected_at": "2024-05-01T12:00:05+00:00",
+        "fingerprint": "f00d",
     }
 
 
@@ -77,6 +79,8 @@ def test_the_first_window_has_no_start() -> None:
 def test_a_cut_text_says_so_with_the_digest_of_the_whole() -> None:
     found = wire(replace(PLAIN, text_sha256="d1"))
     assert (found["text_truncated"], found["text_sha256"]) == (True, "d1")
+    redacted = wire(replace(PLAIN, text_sha256=""))
+    assert (redacted["text_truncated"], "text_sha256" in redacted) == (True, False)
     assert "text_truncated" not in wire(PLAIN)
 
 
@@ -139,6 +143,7 @@ _ANY = st.builds(
     user_host=_TEXT,
     start_time=st.datetimes(timezones=st.just(UTC)),
     collected_at=st.datetimes(timezones=st.just(UTC)),
+    fingerprint=_TEXT,
     text_sha256=st.none() | _TEXT,
     window=st.none()
     | st.builds(

@@ -15,10 +15,19 @@ import orjson
 import pytest
 
 from agent import machine
+from agent.cost import Cost, Load, Spent
 from agent.pulse import Stuck, thread_of
 from agent.status import FIRST_PRESENT, LinkStatus, Scoreboard, Status
-from storage.envelope import Tally
+from storage.envelope import Gap, Losses, LossSum, Tally
 from tests.fakes.clock import NOON
+
+NO_COST = {
+    "look_seconds": 0.0,
+    "look_rows": 0,
+    "look_bytes": 0,
+    "database_load": 0.0,
+    "collection_interval_effective": 0.0,
+}
 
 
 def snapshot(board: Scoreboard) -> Status:
@@ -53,14 +62,14 @@ def test_without_news_it_is_idle(states: tuple[str, ...]) -> None:
 def test_an_error_is_told_while_it_lasts() -> None:
     board = board_with("idle", "idle")
     assert snapshot(board).error is None
-    board.report("watch 0", error="no grant", last_error="no grant", errors_count=1)
+    board.report("watch 0", error="no grant", last_error="no grant", last_error_at=NOON, errors_count=1)
     board.delivery = LinkStatus(error="backend away")
-    assert snapshot(board).error == "no grant; backend away"
+    assert snapshot(board).error == "watch 0: no grant; backend away"
     board.delivery = LinkStatus()
-    assert snapshot(board).error == "no grant"
+    assert snapshot(board).error == "watch 0: no grant"
     board.report("watch 0", error=None)
     assert snapshot(board).error is None
-    assert snapshot(board).stats()["last_error"] == "no grant"
+    assert snapshot(board).stats()["last_error"] == "watch 0: no grant"
 
 
 def test_a_heartbeat_that_failed_is_no_error_of_the_next_one() -> None:
@@ -71,8 +80,17 @@ def test_a_heartbeat_that_failed_is_no_error_of_the_next_one() -> None:
 
 def test_the_numbers_of_a_heartbeat() -> None:
     board = board_with("idle")
-    board.report("watch 0", errors_count=2, last_error="e", last_collection_at=NOON, reason="why")
-    board.report("other", state="paused", errors_count=1, last_collection_at=NOON + timedelta(seconds=1))
+    later = NOON + timedelta(seconds=1)
+    board.report(
+        *("watch 0",),
+        errors_count=2,
+        last_error="e",
+        last_error_at=later,
+        last_collection_at=NOON,
+        reason="why",
+        coverage=0.75,
+    )
+    board.report("other", state="paused", errors_count=1, last_error="f", last_error_at=NOON, last_collection_at=later)
     board.books = Tally(
         captured=10,
         delivered=4,
@@ -84,6 +102,8 @@ def test_the_numbers_of_a_heartbeat() -> None:
         gaps=3,
         oldest_at=1_990.4,
     )
+    gap = Gap("w", "rotated", "a", None, 4, "why", at=1_700_000_000.0)
+    board.has_lost(Losses((gap,), (LossSum("w", "rotated", 3, 7, 1),)))
     board.heartbeat = LinkStatus(clock_skew_s=-0.5)
     stats = snapshot(board).stats()
     version = stats.pop("version")
@@ -92,25 +112,66 @@ def test_the_numbers_of_a_heartbeat() -> None:
         "queries_collected": 10,
         "errors_count": 3,
         "uptime_seconds": 60,
-        "last_error": "e",
+        "last_error": "watch 0: e",
         "state": "paused",
-        "state_reason": "why",
+        "state_reason": "watch 0: why",
         "queries_delivered": 4,
         "outbox_records": 5,
         "outbox_bytes": 99,
         "outbox_oldest_seconds": 10,
         "parked": 1,
         "gaps": 3,
+        "gaps_estimate": 7,
+        "gaps_uncounted": 1,
+        "gaps_by_reason": [{"source": "w", "reason": "rotated", "times": 3, "estimate": 7, "uncounted": 1}],
+        "gaps_newest": [
+            {
+                "source": "w",
+                "reason": "rotated",
+                "since": "a",
+                "until": None,
+                "estimate": 4,
+                "times": 1,
+                "detail": "why",
+                "recorded_at": "2023-11-14T22:13:20+00:00",
+            }
+        ],
         "possible_duplicates": 2,
-        "last_collection_at": NOON + timedelta(seconds=1),
+        "last_collection_at": later,
         "backend_clock_skew_seconds": -0.5,
         "stuck": None,
+        "coverage": 0.75,
+        **NO_COST,
         "watches": {
-            "watch 0": {"state": "idle", "state_reason": "why"},
-            "other": {"state": "paused", "state_reason": ""},
+            "watch 0": {
+                "state": "idle",
+                "state_reason": "why",
+                "errors_count": 2,
+                "last_error": "e",
+                "last_collection_at": NOON,
+                "coverage": 0.75,
+                **NO_COST,
+            },
+            "other": {
+                "state": "paused",
+                "state_reason": "",
+                "errors_count": 1,
+                "last_error": "f",
+                "last_collection_at": later,
+                "coverage": None,
+                **NO_COST,
+            },
         },
     }
     assert orjson.loads(orjson.dumps(stats))["last_collection_at"] == "2024-05-01T12:00:01+00:00"
+
+
+def test_the_coverage_of_all_is_the_lowest_that_is_known() -> None:
+    board = board_with("idle", "idle", "idle")
+    assert snapshot(board).stats()["coverage"] is None
+    board.report("watch 0", coverage=1.0)
+    board.report("watch 1", coverage=0.0)
+    assert snapshot(board).stats()["coverage"] == 0.0
 
 
 def test_an_empty_outbox_has_no_age_and_a_clock_that_jumped_gives_no_negative_one() -> None:
@@ -170,15 +231,49 @@ def test_a_stuck_thread_is_an_error_and_the_reason_of_its_watch_only() -> None:
     board.stuck = (Stuck(thread_of("watch 0"), "reading the database", 1_000.0), Stuck("flusher", "sending", 1_050.0))
     status = snapshot(board)
     assert status.error == (
-        "no grant; watch watch 0 is stuck: reading the database for 60 s; flusher is stuck: sending for 10 s"
+        "watch 1: no grant; watch watch 0 is stuck: reading the database for 60 s; flusher is stuck: sending for 10 s"
     )
     stats = status.stats()
     assert stats["stuck"] == "watch watch 0: reading the database for 60 s; flusher: sending for 10 s"
-    assert stats["state_reason"] == "the table is crashed; stuck: reading the database for 60 s"
-    assert stats["watches"] == {
-        "watch 0": {
-            "state": "collecting",
-            "state_reason": "the table is crashed; stuck: reading the database for 60 s",
-        },
-        "watch 1": {"state": "idle", "state_reason": ""},
+    assert stats["state_reason"] == "watch 0: the table is crashed; stuck: reading the database for 60 s"
+    reasons = {name: watch["state_reason"] for name, watch in orjson.loads(orjson.dumps(stats["watches"])).items()}
+    assert reasons == {"watch 0": "the table is crashed; stuck: reading the database for 60 s", "watch 1": ""}
+
+
+def test_a_single_watch_needs_no_name_before_its_troubles() -> None:
+    board = board_with("idle")
+    board.report("watch 0", error="e", reason="r", last_error="l", last_error_at=NOON)
+    status = snapshot(board)
+    assert (status.error, status.stats()["state_reason"], status.stats()["last_error"]) == ("e", "r", "l")
+
+
+def test_the_cost_of_looks_is_summed_up_and_the_worst_of_the_watches_is_that_of_the_agent() -> None:
+    board = board_with("idle", "idle")
+    board.report("watch 0", spent=Spent(Cost(1.5, 1.0, 0.5, 200, 3_000), Load(36.0, 1_060.4), 300.0))
+    slow = Spent(Cost(4.0006, 4.0, 4.0, 50, 700), Load(72.0, 1_060.4), 600.0, "looks come every 600 s")
+    board.report("watch 1", spent=slow, reason="why")
+    stats = snapshot(board).stats()
+    assert {name: stats[name] for name in NO_COST} == {
+        "look_seconds": 5.501,
+        "look_rows": 250,
+        "look_bytes": 3_700,
+        "database_load": 0.02,
+        "collection_interval_effective": 600.0,
     }
+    second = stats["watches"]["watch 1"]  # type: ignore[index]
+    assert second["state_reason"] == "why; looks come every 600 s"
+    assert {name: second[name] for name in NO_COST} == {
+        "look_seconds": 4.001,
+        "look_rows": 50,
+        "look_bytes": 700,
+        "database_load": 0.02,
+        "collection_interval_effective": 600.0,
+    }
+    assert snapshot(board).error is None  # a budget that is kept is nothing wrong
+
+
+def test_the_load_of_a_heartbeat_is_that_of_its_moment() -> None:
+    board = board_with("idle")
+    board.report("watch 0", spent=Spent(load=Load(36.0, 1_060.4)))
+    later = board.status(now_s=1_060.4 + 3_600, now_unix=0.0).stats()
+    assert (snapshot(board).stats()["database_load"], later["database_load"]) == (0.01, 0.0036788)

@@ -1,5 +1,6 @@
 """What could go wrong: the schedule drifts by the length of looks, missed looks are made up for, a failure spins,
-a pause is lost or keeps its reason, a backoff never ends or never grows, a new interval waits for the old one.
+a pause is lost or keeps its reason, a backoff never ends or never grows, a new interval waits for the old one; costly
+looks come as often as cheap ones, a budget keeps looks away for ever, leaves the grid, or delays what was asked for.
 """
 
 from __future__ import annotations
@@ -8,15 +9,25 @@ import pytest
 
 from agent.backoff import Backoff
 from agent.commands import Command
-from agent.watch import ROOM_CHECK_S, Watch
+from agent.watch import REST_CAP_S, ROOM_CHECK_S, Watch
 from tests.fakes.manual import Midway
 
 COLLECT = Command(1, "collect")
 
 
-def make(*, interval_s: float = 100.0, paused: bool = False, now_s: float = 0.0) -> Watch:
+def make(
+    *, interval_s: float = 100.0, paused: bool = False, now_s: float = 0.0, max_load: float | None = None
+) -> Watch:
     backoff = Backoff(1.0, 60.0, Midway())  # type: ignore[arg-type]
-    return Watch(interval_s=interval_s, paused=paused, now_s=now_s, backoff=backoff, on_enter=lambda _: None)
+    return Watch(
+        interval_s=interval_s, paused=paused, now_s=now_s, backoff=backoff, max_load=max_load, on_enter=lambda _: None
+    )
+
+
+def look(watch: Watch, cost_s: float, began_s: float, ended_s: float) -> None:
+    watch.begin()
+    watch.has_cost(cost_s, began_s)
+    watch.has_finished("", ended_s)
 
 
 def test_the_first_look_is_due_at_the_start() -> None:
@@ -159,3 +170,87 @@ def test_a_new_source_is_tried_at_once_when_something_was_wrong() -> None:
     for watch in (away, refused, well):
         watch.has_new_source(2)
     assert [watch.wait_s(2) for watch in (away, refused, well)] == [0, 0, 98]
+
+
+# -- the budget ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "next_s", "pace_s"), [(0, 100, 100), (1, 100, 100), (1.5, 200, 200), (5, 500, 500), (5.5, 600, 600)]
+)
+def test_the_next_look_comes_when_the_last_one_is_the_share_of_the_time_and_on_the_grid(
+    cost_s: float, next_s: float, pace_s: float
+) -> None:
+    watch = make(max_load=0.01)
+    look(watch, cost_s, 0, 6)
+    assert (watch.wait_s(6), watch.pace_s) == (next_s - 6, pace_s)
+    look(watch, 0, next_s, next_s + 1)
+    assert (watch.wait_s(next_s + 1), watch.pace_s) == (99, 100)
+
+
+@pytest.mark.parametrize("max_load", [None, 0, 0.0])
+def test_without_a_budget_no_cost_counts(max_load: float | None) -> None:
+    watch = make(max_load=max_load)
+    look(watch, 50, 0, 60)
+    assert (watch.wait_s(60), watch.pace_s) == (40, 100)
+
+
+def test_no_look_waits_longer_than_an_hour_for_the_budget() -> None:
+    watch = make(max_load=1e-300)
+    look(watch, 500, 0, 500)
+    assert watch.wait_s(500) == REST_CAP_S - 500
+    slow = make(interval_s=7_000, max_load=0.01)
+    look(slow, 500, 0, 500)
+    assert (slow.wait_s(500), slow.pace_s) == (6_500, 7_000)
+
+
+def test_a_look_that_was_asked_for_does_not_wait_and_counts_from_its_own_start() -> None:
+    watch = make(max_load=0.01)
+    look(watch, 5, 0, 5)
+    watch.asked.append(COLLECT)
+    assert watch.wait_s(50) == 0
+    look(watch, 4.6, 50, 55)
+    assert watch.wait_s(55) == 600 - 55  # 50 + 460 is no point of the grid
+
+
+def test_a_new_interval_does_not_break_the_budget() -> None:
+    watch = make(max_load=0.01)
+    look(watch, 5, 0, 5)
+    watch.set_interval(10, 5)
+    assert watch.wait_s(5) == 495
+
+
+def test_a_new_budget_holds_for_the_rest_that_runs() -> None:
+    watch = make(max_load=0.01)
+    look(watch, 5, 0, 5)
+    watch.set_max_load(0.02)
+    watch.set_interval(100, 5)
+    assert (watch.wait_s(5), watch.pace_s) == (245, 300)
+    watch.set_max_load(None)
+    assert (watch.wait_s(5), watch.pace_s) == (100, 100)
+
+
+def test_room_that_came_back_does_not_break_the_budget() -> None:
+    watch = make(max_load=0.01)
+    watch.begin()
+    watch.has_cost(3, 0)
+    watch.has_no_room("full", 4)
+    assert watch.wait_s(4) == 296
+
+
+def test_another_database_does_not_wait_for_what_the_last_one_cost() -> None:
+    watch = make(max_load=0.01)
+    watch.begin()
+    watch.has_cost(5, 0)
+    watch.has_finished("no grant", 5)
+    watch.has_new_source(6)
+    assert (watch.wait_s(6), watch.pace_s) == (0, 100)
+
+
+def test_a_database_that_was_lost_is_tried_again_whatever_the_last_look_cost() -> None:
+    watch = make(max_load=0.01)
+    look(watch, 5, 0, 5)
+    watch.asked.append(COLLECT)
+    watch.begin()
+    watch.has_lost_connection("away", 20)
+    assert watch.wait_s(20) == 0.5

@@ -74,6 +74,17 @@ def test_it_looks_at_the_start_and_then_every_interval_and_each_row_comes_once(r
     assert rig.states == ["collecting", "idle"] * 4
 
 
+def test_the_coverage_of_the_last_whole_look_is_told(rig: Rig) -> None:
+    told: list[float | None] = []
+    rig.source.rows, rig.source.coverage = 5, 0.5
+    rig.at(50, lambda: told.append(rig.board.watch("default").coverage))
+    rig.at(60, lambda: setattr(rig.source, "away", True))
+    rig.at(190, lambda: told.append(rig.board.watch("default").coverage))
+    rig.at(195, lambda: setattr(rig.source, "away", False))
+    rig.run_for(350)
+    assert (told, rig.board.watch("default").coverage) == ([0.5, 0.5], None)  # the last looks met no rows
+
+
 def test_nothing_is_read_twice_after_a_restart(tmp_path: Path) -> None:
     first = Rig(tmp_path)
     first.source.rows = 25
@@ -129,7 +140,7 @@ def test_tries_grow_rarer_while_the_database_is_away(rig: Rig) -> None:
 def test_a_wrong_password_is_tried_again_at_the_next_due_time_only(rig: Rig) -> None:
     rig.source.refusal = LoginRefused("user u")
     rig.run_for(350)
-    assert (rig.source.reads, rig.watch.state, rig.board.watch("default").errors_count) == (4, "idle", 4)
+    assert (rig.source.strains, rig.watch.state, rig.board.watch("default").errors_count) == (4, "idle", 4)
     assert "DB-03" in str(rig.board.watch("default").error)
 
 

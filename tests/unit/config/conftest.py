@@ -27,6 +27,14 @@ def valid() -> Tree:
     }
 
 
+def several(*names: str) -> Tree:
+    """The same with a list of databases."""
+    tree = valid()
+    db_type, db_config = tree.pop("db_type"), tree.pop("db_config")
+    databases = [{"name": name, "db_type": db_type, "db_config": dict(db_config)} for name in names]
+    return {**tree, "databases": databases}
+
+
 @pytest.fixture
 def tree() -> Tree:
     return valid()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from agent.config.complaints import section, sentences
-from agent.config.layers import put
+from agent.config.places import DATABASES, path_of, put
 from agent.config.schema import Config, DbConfig, OutboxConfig
 from tests.unit.config.conftest import Tree, valid
 
@@ -26,7 +26,7 @@ MARK = "S3CR3T"
 def complaints(tree: Tree) -> list[str]:
     with pytest.raises(ValidationError) as caught:
         Config.model_validate(tree)
-    return sentences(caught.value, Config)
+    return sentences(caught.value, Config, tree)
 
 
 def test_everything_is_told_at_once(tree: Tree) -> None:
@@ -59,7 +59,7 @@ def test_everything_is_told_at_once(tree: Tree) -> None:
     ],
 )
 def test_a_complaint_names_its_place_and_what_is_right(tree: Tree, path: str, value: Any, expected: str) -> None:
-    put(tree, path.split("."), value)
+    put(tree, path_of(path), value)
     assert complaints(tree) == [expected]
 
 
@@ -84,7 +84,8 @@ def leaves(schema: type[BaseModel] = Config, path: tuple[str, ...] = ()) -> Iter
         below = section(schema, (name,))
         yield (*path, name)
         if below is not None:
-            yield from leaves(below, (*path, name))
+            # The keys of a database stand below its name.
+            yield from leaves(below, (*path, name, "orders") if name == DATABASES else (*path, name))
 
 
 _SECRETS = st.one_of(
@@ -99,7 +100,11 @@ _SECRETS = st.one_of(
 @given(places=st.lists(st.tuples(st.sampled_from(list(leaves())), _SECRETS), min_size=1, max_size=8))
 def test_no_value_shows_in_a_complaint(places: list[tuple[tuple[str, ...], Any]]) -> None:
     tree = valid()
+    if any(path[0] == DATABASES for path, _ in places):
+        tree[DATABASES] = [{"name": "orders"}]
     for path, value in places:
+        if path[-1] == "name":
+            continue  # a name is no secret, and is where things are
         if isinstance(value, dict) and section(Config, path) is not None:
             continue  # there it would be a key, and keys are named
         put(tree, path, deepcopy(value))
@@ -107,7 +112,7 @@ def test_no_value_shows_in_a_complaint(places: list[tuple[tuple[str, ...], Any]]
     try:
         Config.model_validate(tree)
     except ValidationError as error:
-        told = f"{sentences(error, Config)} {error}"
+        told = f"{sentences(error, Config, tree)} {error}"
     assert MARK not in told
 
 

@@ -16,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.config import remote
-from agent.config.layers import MAX_DEPTH, Layers, load, put
+from agent.config.environment import MAX_DEPTH
+from agent.config.layers import Layers, load
+from agent.config.places import path_of, put
 from agent.config.schema import Config
 from agent.errors import ConfigError, ConfigMalformed, ConfigMissing
 from tests.unit.config.conftest import Loader, Tree, valid
@@ -36,7 +38,7 @@ def remember(data_dir: Path, file: Tree, changes: dict[str, object]) -> None:
 
 def test_the_example_is_a_configuration() -> None:
     config, _ = load(EXAMPLE, {"DB_PASSWORD": "x"}, {})
-    assert (config.collector_id, config.db_type, config.heartbeat_interval) == (1, "mysql", 30)
+    assert (config.collector_id, config.watches[0].db_type, config.heartbeat_interval) == (1, "mysql", 30)
 
 
 def test_the_example_has_every_key_of_the_seed() -> None:
@@ -103,7 +105,7 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path, tree: Tree) -> None:
 def test_a_name_in_a_text_is_taken_from_the_environment(tree: Tree, loaded: Loader) -> None:
     tree["db_config"]["password"] = "a-${ONE}-${TWO}"
     config, _ = loaded(tree, {"ONE": "1", "TWO": "${ONE}"})
-    assert config.db_config.password.get_secret_value() == "a-1-${ONE}"  # filled in once, not again
+    assert config.watches[0].db_config.password.get_secret_value() == "a-1-${ONE}"  # filled in once, not again
 
 
 def test_names_that_the_environment_lacks_are_told_with_everything_else(tree: Tree, loaded: Loader) -> None:
@@ -118,7 +120,7 @@ def test_names_that_the_environment_lacks_are_told_with_everything_else(tree: Tr
 @pytest.mark.parametrize("text", ["$NAME", "${}", "${1}", "$ {NAME}", "${NA-ME}"])
 def test_other_dollars_stay(tree: Tree, loaded: Loader, text: str) -> None:
     tree["db_config"]["password"] = text
-    assert loaded(tree, {"NAME": "x"})[0].db_config.password.get_secret_value() == text
+    assert loaded(tree, {"NAME": "x"})[0].watches[0].db_config.password.get_secret_value() == text
 
 
 # -- precedence ------------------------------------------------------------------------------------------------------
@@ -146,16 +148,16 @@ def test_the_environment_reaches_every_section(tree: Tree, loaded: Loader) -> No
             "DBPOWER_DB_CONFIG_START": "60",
         },
     )
-    assert (config.collector_id, config.db_config.port, config.db_config.start) == (9, 3307, 60)
-    assert config.db_config.password.get_secret_value() == "other"
+    assert (config.collector_id, config.watches[0].db_config.port, config.watches[0].db_config.start) == (9, 3307, 60)
+    assert config.watches[0].db_config.password.get_secret_value() == "other"
     assert (config.outbox.max_bytes, config.log.format) == (2_097_152, "json")
-    assert config.db_config.host == "db.example.com"
+    assert config.watches[0].db_config.host == "db.example.com"
 
 
 def test_a_mounted_secret_is_read_without_its_line_end(tmp_path: Path, tree: Tree, loaded: Loader) -> None:
     (tmp_path / "secret").write_text("top secret \r\n")
     config, _ = loaded(tree, {"DBPOWER_DB_CONFIG_PASSWORD_FILE": str(tmp_path / "secret")})
-    assert config.db_config.password.get_secret_value() == "top secret "
+    assert config.watches[0].db_config.password.get_secret_value() == "top secret "
 
 
 def test_the_variable_itself_wins_over_its_file(tmp_path: Path, tree: Tree, loaded: Loader) -> None:
@@ -180,7 +182,7 @@ def test_what_the_file_lacks_may_come_from_above(tree: Tree, loaded: Loader) -> 
         del tree[name]
     environ = {"DBPOWER_DB_CONFIG_HOST": "h", "DBPOWER_DB_CONFIG_USER": "u"}
     config, _ = loaded(tree, environ, {"collector_id": 3, "api_key": "k"})
-    assert (config.collector_id, config.db_config.host) == (3, "h")
+    assert (config.collector_id, config.watches[0].db_config.host) == (3, "h")
 
 
 def test_a_bad_value_from_above_is_told_as_one_of_the_file(tree: Tree, loaded: Loader) -> None:
@@ -233,8 +235,12 @@ def test_a_data_dir_that_is_no_text_is_not_passed_over(tree: Tree, loaded: Loade
 def test_an_overlay_lies_between_file_and_environment(tree: Tree) -> None:
     layers = Layers(tree, {"heartbeat_interval": "5"}, Path("/data"))
     config = layers.build({"heartbeat_interval": 6, "collection_interval": 7, "db_config.min_exec_time_ms": 8})
-    assert (config.heartbeat_interval, config.collection_interval, config.db_config.min_exec_time_ms) == (5, 7, 8)
-    assert config.db_config.host == "db.example.com"
+    assert (config.heartbeat_interval, config.collection_interval, config.watches[0].db_config.min_exec_time_ms) == (
+        5,
+        7,
+        8,
+    )
+    assert config.watches[0].db_config.host == "db.example.com"
 
 
 def test_building_changes_no_layer(tree: Tree) -> None:
@@ -263,7 +269,7 @@ def test_a_password_of_this_host_never_goes_to_an_address_of_the_backend(tree: T
 def test_an_address_of_this_host_may_have_a_password_of_this_host(tree: Tree) -> None:
     layers = Layers(tree, {"db_config": {"password": "of this host", "host": "of this host"}}, Path("/data"))
     config = layers.build({"db_config.host": "theirs", "db_config.password": "theirs"})
-    assert config.db_config.host == "of this host"
+    assert config.watches[0].db_config.host == "of this host"
 
 
 def test_a_damaged_memory_of_changes_is_told_with_its_remedy(tmp_path: Path, tree: Tree, loaded: Loader) -> None:
@@ -294,7 +300,7 @@ def test_no_secret_shows_wherever_it_stands_and_whatever_is_wrong(
 ) -> None:
     tree = valid()
     for name, value in file.items():
-        put(tree, name.split("."), deepcopy(value))
+        put(tree, path_of(name), deepcopy(value))
     try:
         config, layers = loaded(tree, environ, options)
     except ConfigError as error:

@@ -48,9 +48,10 @@ def test_an_address_needs_a_new_password_beside_it(name: str) -> None:
     assert refusal(params, "any") is None
 
 
-def test_what_decides_how_much_is_read_stays_with_this_host() -> None:
-    params = {"db_config": {"start": "now", **PASSWORD}}
-    assert "db_config start cannot be changed remotely" in (refusal(params, "safe") or "")
+@pytest.mark.parametrize(("name", "value"), [("start", "now"), ("rotate", True), ("slow_log_backups", ["x"])])
+def test_what_decides_how_much_is_read_and_what_is_written_stays_with_this_host(name: str, value: object) -> None:
+    params = {"db_config": {name: value, **PASSWORD}}
+    assert f"db_config {name} cannot be changed remotely" in (refusal(params, "safe") or "")
     assert refusal(params, "any") is None
 
 
@@ -65,6 +66,8 @@ def test_what_decides_how_much_is_read_stays_with_this_host() -> None:
         ({"api_key": "x"}, "unknown: api_key"),
         ({"backend_url": "x", "heartbeat_interval": 1}, "unknown: backend_url"),
         ({"data_dir": "/", "remote_config": "any"}, "unknown: data_dir, remote_config"),
+        ({"redact": "secrets"}, "unknown: redact"),
+        ({"redact": "secrets", "heartbeat_interval": 5}, "unknown: redact"),
     ],
 )
 @pytest.mark.parametrize("mode", ["safe", "any"])

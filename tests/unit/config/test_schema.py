@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from agent.config.layers import put
-from agent.config.schema import Config
+from agent.config.places import path_of, put
+from agent.config.schema import DEFAULT, Config
 from tests.unit.config.conftest import Tree, valid
 
 
@@ -28,10 +28,10 @@ def test_the_least_has_the_promised_defaults(tree: Tree) -> None:
     found = {
         "heartbeat_interval": config.heartbeat_interval,
         "collection_interval": config.collection_interval,
-        "port": config.db_port,
-        "min_exec_time_ms": config.db_config.min_exec_time_ms,
-        "start": config.db_config.start,
-        "max_sql_text_bytes": config.db_config.max_sql_text_bytes,
+        "port": config.watches[0].port,
+        "min_exec_time_ms": config.watches[0].db_config.min_exec_time_ms,
+        "start": config.watches[0].db_config.start,
+        "max_sql_text_bytes": config.watches[0].db_config.max_sql_text_bytes,
         "max_bytes": config.outbox.max_bytes,
         "min_free_bytes": config.outbox.min_free_bytes,
         "batch_max_records": config.outbox.batch_max_records,
@@ -56,14 +56,14 @@ def test_the_least_has_the_promised_defaults(tree: Tree) -> None:
 
 
 def test_the_port_follows_the_kind_of_database_unless_it_is_given(tree: Tree) -> None:
-    assert Config.model_validate({**tree, "db_type": "postgres"}).db_port == 5432
+    assert Config.model_validate({**tree, "db_type": "postgres"}).watches[0].port == 5432
     tree["db_config"]["port"] = 6543
-    assert Config.model_validate(tree).db_port == 6543
+    assert Config.model_validate(tree).watches[0].port == 6543
 
 
 def test_mysql_takes_and_ignores_what_only_postgres_needs(tree: Tree) -> None:
     tree["db_config"] |= {"database": "shop", "min_exec_time_ms": 100}
-    assert Config.model_validate(tree).db_type == "mysql"
+    assert Config.model_validate(tree).watches[0].db_type == "mysql"
 
 
 @pytest.mark.parametrize("missing", ["collector_id", "api_key", "backend_url", "db_type", "db_config"])
@@ -90,10 +90,13 @@ def test_a_database_needs_a_host_and_a_user(tree: Tree, missing: str) -> None:
         ("backend_url", "http://127.0.0.1:8000/base/"),
         ("backend_url", "http://[::1]:8000"),
         ("outbox", {"max_bytes": 1 << 20}),
+        ("redact", "secrets"),
+        ("redact", "literals"),
+        ("redact", "fingerprint"),
     ],
 )
 def test_sensible_values_are_taken(tree: Tree, path: str, value: Any) -> None:
-    put(tree, path.split("."), value)
+    put(tree, path_of(path), value)
     Config.model_validate(tree)
 
 
@@ -131,7 +134,7 @@ _BAD: dict[str, tuple[Any, ...]] = {
     "outbox.min_free_bytes": (-1, True),
     "outbox.batch_max_records": (0, 10_001, True),
     "log.level": ("", "LOUD", True),
-    "redact": ("", "nothing", True),
+    "redact": ("", "nothing", "LITERALS", True, None),
     "remote_config": ("", "on", True),
     "data_dir": (5, True, None),
 }
@@ -140,7 +143,7 @@ _BAD: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize(("path", "value"), [(path, value) for path, values in _BAD.items() for value in values])
 def test_senseless_values_are_refused_at_their_place(path: str, value: Any) -> None:
     tree = valid()
-    put(tree, path.split("."), value)
+    put(tree, path_of(path), value)
     assert refused(tree) == [path]
 
 
@@ -189,3 +192,24 @@ def test_no_secret_shows_in_a_configuration(tree: Tree) -> None:
     shown = f"{config!r} {config} {config.model_dump_json()}"
     assert "db.example.com" in shown  # the control: other values do show
     assert [secret for secret in ("pa55word", "collector_7_token") if secret in shown] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(["a", "b$1"], ("a", "b$1")), ("a, b", ("a", "b")), ("", ()), ([], ()), (["x" * 64], ("x" * 64,))],
+)
+def test_names_of_backups_are_a_list_or_text_with_commas(tree: Tree, given: object, expected: tuple[str, ...]) -> None:
+    tree["db_config"]["slow_log_backups"] = given
+    assert Config.model_validate(tree).watch(DEFAULT).db_config.slow_log_backups == expected
+
+
+@pytest.mark.parametrize("name", ["", "a`b", "a b", "a.b", "a\n", "é", "x" * 65, "slow_log", "SLOW_LOG"])
+def test_what_is_no_plain_name_of_another_table_is_no_backup(tree: Tree, name: str) -> None:
+    tree["db_config"]["slow_log_backups"] = [name]
+    assert refused(tree)[0].startswith("db_config.slow_log_backups")
+
+
+def test_the_agent_rotates_only_where_it_is_told_to(tree: Tree) -> None:
+    assert Config.model_validate(tree).watch(DEFAULT).db_config.rotate is False
+    tree["db_config"]["rotate"] = "true"  # as the environment says it
+    assert Config.model_validate(tree).watch(DEFAULT).db_config.rotate is True

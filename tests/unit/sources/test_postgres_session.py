@@ -15,6 +15,7 @@ from agent.errors import (
     StatementsNotCreated,
     StatementsNotGranted,
     StatementsNotLoaded,
+    TextsUndecodable,
 )
 from agent.sources._postgres_session import explain
 
@@ -35,7 +36,8 @@ CASES: dict[type[SourceError], list[str]] = {
     StatementsNotCreated: ["42P01", "42883"],
     StatementsNotLoaded: ["55000"],
     StatementsNotGranted: ["42501"],
-    SetupError: ["57014", "22021", "42601", "55P03"],
+    TextsUndecodable: ["22021", "22P05"],
+    SetupError: ["57014", "42601", "55P03"],
 }
 
 
@@ -62,7 +64,7 @@ def test_an_error_without_code_is_told_by_its_words(message: str, expected: type
 
 
 def test_a_message_becomes_one_line() -> None:
-    assert explain(Reported("22021", "one\n  two\n")).detail == "one two (22021)"
+    assert explain(Reported("42601", "one\n  two\n")).detail == "one two (42601)"
     assert explain(Reported(None, "")).detail == "the connection was closed"
 
 

@@ -4,10 +4,13 @@ What could go wrong: a bookmark does not come back as it was; rows read are coun
 counter of another run of the server is believed; two rows are taken for one, or one for two.
 """
 
+from dataclasses import replace
+
+import orjson
 import pytest
 
 from agent.errors import BookmarkUnreadable
-from agent.sources._slow_log_place import Counters, Place, decode, digest, identity
+from agent.sources._slow_log_place import OLD, Counters, Place, decode, digest, identity
 
 ROW = (b"2026-01-01", b"u", b"00:00:01", b"00:00:00", b"1", b"2", b"db", b"7", b"SELECT 1", None)
 
@@ -25,6 +28,35 @@ def test_a_bookmark_comes_back_as_it_was() -> None:
     place = balanced()
     assert decode(place.encode()) == place
     assert decode(Place(cutoff=5.5, cutoff_until=3).encode()) == Place(cutoff=5.5, cutoff_until=3)
+
+
+def test_a_bookmark_from_before_times_backups_and_rotation_is_understood() -> None:
+    fields = orjson.loads(balanced().encode())
+    for name in ("seen_at", "table", "spent"):
+        del fields[name]
+    assert decode(orjson.dumps(fields)) == replace(balanced(), seen_at=None)
+
+
+def test_a_place_in_a_backup_and_a_table_that_may_be_dropped_come_back_with_the_bookmark() -> None:
+    behind = balanced().in_table(OLD).behind_old()
+    assert (behind.position, behind.table, behind.spent) == (0, "slow_log", ("first", "last", 10))
+    assert decode(behind.encode()) == behind
+    spent = behind.spent_place()
+    assert spent is not None
+    assert (spent.position, spent.first, spent.last, spent.table) == (10, "first", "last", OLD)
+    assert behind.without_spent().spent_place() is None
+
+
+def test_a_backup_that_is_read_to_its_end_leaves_the_books_as_they_are() -> None:
+    behind = balanced().in_table("slow_log_backup").at_next_generation(unread=0)
+    assert (behind.table, behind.rows, behind.spare, behind.spent) == ("slow_log", 10, (0, 0), None)
+
+
+def test_what_is_not_read_yet_was_written_after_the_look_that_saw_the_end() -> None:
+    place = Place(rows=10).balanced(Counters(10, 1_000, uptime_s=50), Counters(10, 1_000, uptime_s=53))
+    restarted = Place(rows=10).balanced(Counters(10, 1_000, uptime_s=50), Counters(0, 1_060, uptime_s=0))
+    assert (place.seen_at, restarted.seen_at) == (1_050, 1_050)
+    assert place.behind(1, "first", "last", "2026-01-01T00:00:00+00:00").seen_at == 1_050
 
 
 @pytest.mark.parametrize("nonsense", [b"", b"null", b"{}", b'{"v":2,"spare":null}', b'{"v":1,"spare":null,"x":1}'])
@@ -60,6 +92,12 @@ def test_a_place_that_was_never_balanced_knows_nothing() -> None:
 def test_a_start_that_is_told_some_seconds_off_is_the_same_run() -> None:
     assert balanced().unread(Counters(12, 1_005), present=0) == 2
     assert balanced().unread(Counters(12, 1_006), present=0) is None
+
+
+def test_a_clock_that_was_set_is_not_a_restart() -> None:
+    settled = Place(rows=10).balanced(Counters(10, 1_000, uptime_s=500), Counters(10, 1_000, uptime_s=500))
+    assert settled.unread(Counters(12, 1_000, uptime_s=20), present=0) == 2
+    assert settled.unread(Counters(12, 1_500, uptime_s=20), present=0) is None  # control: this one was started then
 
 
 def test_statements_that_end_while_the_books_are_made_widen_them() -> None:

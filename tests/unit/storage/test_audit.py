@@ -74,13 +74,13 @@ def test_what_nobody_has_touched_balances(played: Path) -> None:
     assert (results.topic, results.captured, results.pending) == (RESULTS, 1, 1)
     assert (queries.captured, queries.delivered, queries.pending, queries.parked) == (19, 5, 10, 4)
     assert (queries.counted_pending, queries.counted_parked, queries.lost) == (10, 4, 0)
-    assert found.gaps == (Gap("watch", "rotated", estimate=7),)
+    assert found.losses.newest == (Gap("watch", "rotated", estimate=7),)
 
 
 def test_no_file_and_an_empty_file_have_nothing_to_account_for(tmp_path: Path) -> None:
-    assert audit(tmp_path) == Audit((), ())
+    assert audit(tmp_path) == Audit()
     (tmp_path / FILE_NAME).touch()
-    assert audit(tmp_path) == Audit((), ())
+    assert audit(tmp_path) == Audit()
     assert (tmp_path / FILE_NAME).stat().st_size == 0
 
 
@@ -148,7 +148,7 @@ def test_what_is_lost_with_a_name_balances(played: Path) -> None:
     lose_one(played)
     found = audit(played)
     assert [account.lost for account in found.accounts] == [0, 4]
-    assert (found.balances, found.unnamed, found.gaps[-1].estimate) == (True, 0, 4)
+    assert (found.balances, found.unnamed, found.losses.newest[0].estimate) == (True, 0, 4)
 
 
 def test_what_is_lost_without_a_name_does_not(played: Path) -> None:
@@ -167,7 +167,8 @@ def test_a_gap_at_the_source_is_no_name_for_what_the_outbox_lost(played: Path) -
 def test_a_gap_of_an_unknown_number_names_any(played: Path) -> None:
     lose_one(played)
     assert tamper(played, "UPDATE gap SET estimate = NULL WHERE source = 'outbox'") == 1
-    assert audit(played).balances
+    found = audit(played)
+    assert (found.unnamed, complaints(found), found.balances, found.damaged_gaps) == (0, {}, False, 1)
 
 
 def test_a_loss_whose_name_is_lost_with_the_file_is_named_anew(played: Path) -> None:
@@ -177,7 +178,7 @@ def test_a_loss_whose_name_is_lost_with_the_file_is_named_anew(played: Path) -> 
     assert tamper(played, "UPDATE tally SET guard = x'00' WHERE topic = 'queries'") == 1  # this one is rebuilt
     Outbox(played).close()
     found = audit(played)
-    assert (found.balances, [gap.estimate for gap in found.gaps]) == (True, [4])
+    assert (found.balances, [gap.estimate for gap in found.losses.newest]) == (True, [4])
 
 
 # -- beside a writer -------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The books of an outbox.
 
 What could go wrong: the numbers of one topic go to another; a number that a disk changed is added to and so made
-right; a recount hides a loss, or invents one; a gap takes the number of another one.
+right; a recount hides a loss, or invents one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import books, envelopes
+from storage import books, envelopes, gaps
 from storage.envelope import Envelope, Gap, Tally
 from storage.errors import OutboxDamaged
 from storage.schema import COLUMNS, migrate
@@ -60,7 +60,7 @@ def test_each_topic_has_its_own(sql: sqlite3.Connection) -> None:
 def test_the_oldest_that_waits_is_told_and_how_many_gaps_there_were(sql: sqlite3.Connection) -> None:
     put(sql, envelope(3, 1), envelope(2, 1), envelope(1, 1, topic="command_result"))
     books.change(sql, "queries", captured=2, pending=2)
-    books.enter_gap(sql, Gap("watch", "rotated"), 5)
+    gaps.enter(sql, Gap("watch", "rotated"), 5)
     found = books.read(sql, "queries")
     assert (found.oldest_at, found.gaps) == (1_002.0, 1)
 
@@ -129,13 +129,3 @@ def test_a_damaged_row_is_not_made_right_by_doubting_it(sql: sqlite3.Connection)
     envelopes.doubt(sql, 1)
     (row,) = sql.execute("SELECT * FROM envelope").fetchall()
     assert not Envelope(*row).is_intact
-
-
-def test_gaps_are_read_as_they_were_entered_and_never_share_a_number(sql: sqlite3.Connection) -> None:
-    first, second = Gap("watch", "rotated", "a", "b", 3, "why"), Gap("outbox", "damaged")
-    books.enter_gap(sql, first, 1)
-    sql.execute("DELETE FROM gap")
-    books.enter_gap(sql, second, 2)
-    books.enter_gap(sql, first, 3)
-    assert books.gaps(sql) == [second, first]
-    assert sql.execute("SELECT id FROM gap").fetchall() == [(2,), (3,)]

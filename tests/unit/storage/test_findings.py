@@ -77,7 +77,7 @@ def test_every_kind_of_row_is_found_for_what_it_is(tmp_path: Path) -> None:
     assert found.notes.keys() == {INSTALLATION, PROBE, "mood"}
     assert (found.notes[INSTALLATION], found.notes["mood"]) == ((0, outbox.installation), (0, "2"))
     assert found.marks == {1: "m0", 2: "m1", 3: "m2"}
-    assert found.gaps == {1: (1, "watch", "rotated", "a", None, 4, "why", 7.0)}
+    assert found.known_gaps() == [(1, "watch", "rotated", "a", None, 4, "why", 7.0, 1)]
     assert not found.is_empty
 
 

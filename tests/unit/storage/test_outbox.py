@@ -132,6 +132,13 @@ WHOLE = Change(
 )
 
 
+def test_notes_are_found_by_how_their_names_begin(outbox: Outbox) -> None:
+    notes = {"parts/1": "a", "parts/%": "b", "parts": "c", "other/parts/": "d", "PARTS/": "e", "partsX1": "f"}
+    outbox.commit(Change(notes=notes))
+    assert outbox.notes("parts/") == {"parts/1": "a", "parts/%": "b"}
+    assert (outbox.notes("parts/%"), outbox.notes("nothing")) == ({"parts/%": "b"}, {})
+
+
 def before_the_change(outbox: Outbox) -> None:
     outbox.commit(Change(drafts=(draft(b"zero"),), bookmarks={"w": b"old"}, notes={"n": "old"}))
 

@@ -8,6 +8,7 @@ cut is begun anew with nothing in it.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -187,6 +188,54 @@ def test_a_bookmark_that_is_behind_what_was_kept_is_not_gone_on_from(tmp_path: P
         outbox.commit(Change((Draft(TOPIC, 10, b"look 6"),)))  # kept, and behind the bookmark
     report = rebuild(path, replace(mark, bookmarks={"watch": 7}, high=7), ROLLED_BACK)
     assert report.bookmarks == ("watch",)
+
+
+@pytest.mark.parametrize("watches", [3, 100])
+def test_a_file_from_a_backup_is_gone_on_from_in_none_of_many_databases(watches: int, tmp_path: Path) -> None:
+    names = [f"a-database-of-long-name-{number}" for number in range(watches)]
+
+    def look(outbox: Outbox, what: str) -> None:
+        for number, name in enumerate(names):
+            outbox.commit(Change((Draft(TOPIC, 1, f"{what} {number}".encode()),), {name: what.encode()}))
+
+    with closing(Outbox(tmp_path, topics=(TOPIC,))) as outbox:
+        look(outbox, "before")
+        (tmp_path / "backup").write_bytes(_whole(tmp_path))
+        look(outbox, "behind")
+        while (head := outbox.head(TOPIC)) is not None:
+            outbox.accept(head, delivered=1)
+    for each in (FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm"):
+        (tmp_path / each).unlink(missing_ok=True)
+    (tmp_path / "backup").rename(tmp_path / FILE_NAME)
+    told: list[str] = []
+    with closing(Outbox(tmp_path, topics=(TOPIC,), describe=describe, on_loss=told.append)) as outbox:
+        assert [sentence.split(":")[0] for sentence in told] == ["The outbox was rolled back"]
+        assert [name for name in names if not outbox.has_lost_bookmark(name)] == []
+        assert len(outbox.gaps()) == 1
+
+
+def test_of_many_databases_those_whose_bookmark_is_whole_are_gone_on_from_in_a_damaged_file(tmp_path: Path) -> None:
+    names = [f"a-database-of-long-name-{number}" for number in range(100)]
+    with closing(Outbox(tmp_path, topics=(TOPIC,))) as outbox:
+        for name in names:
+            outbox.commit(Change((Draft(TOPIC, 1, name.encode()),), {name: b"7"}))
+        mark = newest(tmp_path / MARK)[1]
+    assert mark is not None
+    assert mark.bookmarks == {ANY: 100}  # so many that the names have no room
+    rebuild(outbox.path, mark)
+    with closing(opened(outbox.path)) as again:
+        assert {again.bookmark(name) for name in names} == {b"7"}
+        assert [name for name in names if again.has_lost_bookmark(name)] == []
+
+
+def _whole(directory: Path) -> bytes:
+    """The file as SQLite has it now, with what stands in the WAL."""
+    copy = directory / "snapshot"
+    with closing(sqlite3.connect(directory / FILE_NAME)) as live, closing(sqlite3.connect(copy)) as target:
+        live.backup(target)
+    content = copy.read_bytes()
+    copy.unlink()
+    return content
 
 
 def test_without_a_mark_nobody_knows_which_bookmarks_there_were(tmp_path: Path) -> None:

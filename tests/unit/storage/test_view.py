@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.envelope import Change, Draft, Tally
+from storage.envelope import Change, Draft, Gap, Losses, LossSum, Tally
 from storage.errors import OutboxBroken, OutboxNewer
 from storage.outbox import FILE_NAME, Outbox
 from storage.schema import VERSION
@@ -65,6 +65,24 @@ def test_a_table_that_is_gone_is_told_with_a_code(tmp_path: Path) -> None:
         other.execute("DROP TABLE bookmark")
     with OutboxView(tmp_path) as view, pytest.raises(OutboxBroken, match="no such table"):
         view.bookmark("w")
+
+
+def test_what_is_known_to_be_lost_is_seen_and_nothing_where_there_is_no_outbox(tmp_path: Path) -> None:
+    with OutboxView(tmp_path) as view:
+        assert view.losses() == Losses()
+    gap = Gap("w", "rotated", "a", "b", 3, "why")
+    with closing(Outbox(tmp_path)) as outbox, OutboxView(tmp_path) as view:
+        assert view.losses() == Losses()
+        outbox.commit(Change(gaps=(gap,)))
+        assert view.losses() == Losses((gap,), (LossSum("w", "rotated", 1, 3, 0),))
+
+
+def test_losses_that_cannot_be_read_are_told_with_a_code(tmp_path: Path) -> None:
+    Outbox(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as other:
+        other.execute("DROP TABLE gap")
+    with OutboxView(tmp_path) as view, pytest.raises(OutboxBroken, match="no such table"):
+        view.losses()
 
 
 def test_closing_twice_is_fine(tmp_path: Path) -> None:

@@ -12,7 +12,12 @@ import re
 
 MASK = "'***'"
 
-_SECRET_WORDS = ("identified", "password", "passwd", "passphrase", "secret", "credential", "dblink", "crypt(")
+_SECRET_WORDS = (
+    *("identified", "password", "passwd", "pwd", "passphrase", "passcode", "secret", "credential", "token"),
+    *("api_key", "apikey", "access_key", "private_key", "encryption_key", "crypt(", "hmac("),
+    *("dblink", "subscription", "conninfo"),  # their connection strings need not name what is secret in them
+)
+_SECRET_ADDRESS = re.compile(r"""://[^\s/'":@]*:[^\s/'"@]*@""")  # postgresql://user:...@host
 
 # What every server takes for a quoted piece: no backslash inside, and no word directly behind it. `''` inside makes
 # two pieces of one. Hexadecimal literals can be secrets too (MySQL: IDENTIFIED WITH ... AS 0x...).
@@ -47,6 +52,8 @@ def mask_secrets(text: str, *, names_in_double_quotes: bool = False) -> str:
     for word in _SECRET_WORDS:  # for every row there is, so no generator
         if word in lowered:
             return _masked(text, names_in_double_quotes)
+    if "://" in text and _SECRET_ADDRESS.search(text):
+        return _masked(text, names_in_double_quotes)
     return text
 
 
