@@ -14,7 +14,8 @@ from tests.servers.agent_process import AgentProcess, settings, write
 from tests.servers.endless_agent import ENOUGH
 
 PROGRAM = "tests.servers.endless_agent"
-SOON_S, ARRIVE_S, END_S = 15.0, 60.0, 10.0
+# After some seconds without the backend the pause before the next try may be as long again.
+SOON_S, ARRIVE_S, END_S = 60.0, 60.0, 10.0
 BEATS = 4
 NO_SERVER = {"host": "nowhere", "user": "nobody", "password": ""}
 
