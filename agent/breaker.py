@@ -55,7 +55,8 @@ class Breaker:
         """After a look that the database went away from: it opens when an answer was waited for so long that the
         server may only be sick. How long it was says nothing of what is usual."""
         usual_s = self._usual_s()
-        if longest_s > TIMES * max(FLOOR_S if usual_s is None else usual_s, FLOOR_S / TIMES):
+        limit_s = TIMES * FLOOR_S if usual_s is None else max(FLOOR_S, TIMES * usual_s)
+        if longest_s > limit_s:
             self._open(f"no answer came within {longest_s:.1f} s", now_s, interval_s)
 
     def _usual_s(self) -> float | None:

@@ -47,9 +47,8 @@ class Vigil:
         self._board.stuck = (*stuck, *dying)
         self._tell(stuck, now_s)
         self._is_ready = self._is_ready or self._systemd.ready()
-        is_due = self._tick_s is not None and now_s >= self._tick_due_s
-        if is_due and not self._must_end() and self._systemd.alive():
-            self._tick_due_s = now_s + (self._tick_s or 0.0)
+        if self._tick_s is not None and now_s >= self._tick_due_s and not self._must_end() and self._systemd.alive():
+            self._tick_due_s = now_s + self._tick_s
         status = self._board.status(now_s=now_s, now_unix=self._clock.unix())
         self._systemd.status(status.error or f"{status.state}, {status.books.pending:,} records waiting")
 
