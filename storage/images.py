@@ -14,7 +14,6 @@ from storage.pages import next_page
 _DEFAULT_PAGE_BYTES = 4_096
 _PAGE_SIZES = frozenset(512 << power for power in range(7))
 _WAL_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
-_WAL_MAGIC = 0x377F0682
 _POINTERS_AT = 32  # of the freelist, in the file's header
 
 

@@ -33,6 +33,7 @@ from agent.errors import (
 )
 from agent.record import Record
 from agent.sources import Reading, SourceSettings
+from agent.sources._mysql_session import Session
 from agent.sources.mysql_slow_log import START_ROWS, SlowLogTable
 from storage.envelope import Gap
 from tests.servers.mariadb import MariaDBServer, MariaDBTemplate
@@ -73,6 +74,14 @@ def look(source: SlowLogTable, bookmark: bytes | None = None) -> Look:
 @pytest.fixture
 def server(clean_slow_log: SlowLogServer) -> SlowLogServer:
     return clean_slow_log
+
+
+def test_the_connection_is_encrypted_where_the_server_offers_it(server: SlowLogServer) -> None:
+    db = DbConfig(**server.monitor())
+    session = Session(SourceSettings("default", db, db.port or 0))
+    ((_, cipher),) = session.rows("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+    session.drop()
+    assert bool(cipher) == (server.flavour == "mysql")  # MariaDB 10.11 has no certificate of its own
 
 
 @pytest.fixture
