@@ -18,13 +18,14 @@ from storage.guard import guard
 from storage.high_water import HighWater
 from storage.images import opened
 from storage.salvage import DAMAGED, MISSING, ROLLED_BACK
-from storage.schema import COLUMNS, GUARDED, PROBE, TIMES, VERSION, columns_in, has_shape, identify, installation_of
+from storage.schema import COLUMNS, GUARDED, PROBE, VERSION, columns_in, has_shape, identify, installation_of
 from storage.wal import has_wal
 
 CHECKED_BYTES = 64 * 1_048_576  # a larger file is not read through at each start; its rows are checked as they are read
 
 _JOURNAL_MAGIC, _JOURNAL_HEAD_BYTES = bytes.fromhex("d9d505f920a163d7"), 28
 _PAGES_BEFORE = slice(16, 20)  # of the file that the journal belongs to
+_GUARDED_TABLES = ("tally", "bookmark", "note", "gap")  # an upgrade would vouch for a damaged gap, a join count it
 _WRITE_VERSION, _WAL_VERSION = 18, 2  # where the head says which SQLite may write it
 
 
@@ -75,21 +76,16 @@ def _examine(path: Path, mark: HighWater | None) -> str | None:
             return DAMAGED
         if path.stat().st_size <= CHECKED_BYTES and sql.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
             return DAMAGED
-        if version >= GUARDED and not all(_is_guarded(sql, table, version) for table in _guarded(version)):
+        if version >= GUARDED and not all(_is_guarded(sql, table, version) for table in _GUARDED_TABLES):
             return DAMAGED
         if any(_would_repeat_numbers(sql, table) for table in ("envelope", "gap", "mark")):
             return DAMAGED
         return ROLLED_BACK if mark is not None and _is_behind(sql, version, mark) else None
 
 
-def _guarded(version: int) -> tuple[str, ...]:
-    """The tables whose checksums are looked at: those of the gaps before the upgrade that makes new ones."""
-    return ("tally", "bookmark", "note") if version >= TIMES else ("tally", "bookmark", "note", "gap")
-
-
 def _is_guarded(sql: sqlite3.Connection, table: str, version: int) -> bool:
     columns = ", ".join(columns_in(version, table))
-    rows = sql.execute(f"SELECT {columns} FROM {table}").fetchall()
+    rows = sql.execute(f"SELECT {columns} FROM {table}")  # row by row: an agent before this one joined no gaps
     return all(row[-1] == guard(table, *row[:-1]) for row in rows if row[0] != PROBE)
 
 

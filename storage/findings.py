@@ -57,6 +57,7 @@ class Findings:
     notes: dict[str, tuple[int, str]] = field(default_factory=dict)  # -age, value
     marks: dict[int, str] = field(default_factory=dict)
     gaps: dict[int, tuple[int, tuple[Value, ...]]] = field(default_factory=dict)  # -age, the row without its guard
+    broken_gaps: set[int] = field(default_factory=set)  # numbers of rows that are not what was written
 
     @property
     def own_installation(self) -> str | None:
@@ -75,6 +76,11 @@ class Findings:
             for age, row in self.gaps.values()
             if age == 0 or not any(kind == _kind(row) and cast("int", at) < cast("int", row[0]) for kind, at in joint)
         ]
+
+    @property
+    def lost_gaps(self) -> int:
+        """How many known losses are known no more."""
+        return len(self.broken_gaps - {cast("int", row[0]) for row in self.known_gaps()})
 
     @property
     def is_empty(self) -> bool:
@@ -220,18 +226,20 @@ def _add_numbered(found: Findings, row: pages.Row, age: int) -> None:
             if _holds("mark", (row.number, name), check):
                 found.marks[row.number] = name
         case (None, str(), str(), _, _, _, str(), float() | int() as at, bytes(check)):  # as format 2 has written it
-            values = (row.number, *row.values[1:7], float(at))
-            if _holds("gap", values, check):
-                _add_gap(found, (*values, 1), age)
+            _add_gap(found, (row.number, *row.values[1:7], float(at)), check, age)
         case (None, str(), str(), _, _, _, str(), float() | int() as at, int(times), bytes(check)):
-            values = (row.number, *row.values[1:7], float(at), times)
-            if _holds("gap", values, check):
-                _add_gap(found, values, age)
+            _add_gap(found, (row.number, *row.values[1:7], float(at), times), check, age)
 
 
-def _add_gap(found: Findings, values: tuple[Value, ...], age: int) -> None:
+def _add_gap(found: Findings, written: tuple[Value, ...], check: bytes, age: int) -> None:
+    number = cast("int", written[0])
+    if not _holds("gap", written, check):
+        if age == 0:
+            found.broken_gaps.add(number)
+        return
+    values = written if len(written) == len(COLUMNS["gap"]) - 1 else (*written, 1)
     # One that took the place of others has the number of the first of them; its row is the newer one.
-    number, times = cast("int", values[0]), cast("int", values[-1])
+    times = cast("int", values[-1])
     known_age, known = found.gaps.get(number, (-age, values))
     if times >= cast("int", known[-1]):
         found.gaps[number] = max(known_age, -age) if known == values else -age, values

@@ -234,7 +234,7 @@ class OutboxFile:
             tallies = books.read_all(sql)
             count = next((tally.gaps for tally in tallies.values()), None)
             count = gaps.so_far(sql) if count is None else count
-            losses = gaps.losses(sql) if count != self._gaps_told else None
+            losses = _intact_losses(sql) if count != self._gaps_told else None
             state = state_of(sql, tallies, self._offered)
             sql.execute("COMMIT")
         except BaseException:
@@ -276,6 +276,11 @@ class OutboxFile:
                 self._connection = None
             self._open(DAMAGED)
         return or_full(error, self.path.parent)
+
+
+def _intact_losses(sql: sqlite3.Connection) -> Losses:
+    gaps.demand_intact(sql)
+    return gaps.losses(sql)
 
 
 def _number(sql: sqlite3.Connection, pragma: str) -> int:

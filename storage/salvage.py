@@ -134,6 +134,9 @@ class _Rebuilding:
         to_name = None if lost is None else max(lost, self._unnamed(sql))
         if to_name != 0 or gone:
             gaps.enter(sql, Gap(books.SOURCE, self._reason, None, None, to_name, self._detail(waiting)), now)
+        if broken := self._found.lost_gaps:
+            detail = f"what {broken:,} gaps said of earlier losses cannot be read any more"
+            gaps.enter(sql, Gap(books.SOURCE, self._reason, None, None, None, detail), now)
         return report
 
     def _unnamed(self, sql: sqlite3.Connection) -> int:

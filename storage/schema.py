@@ -205,8 +205,6 @@ def migrate(connection: sqlite3.Connection, version: int, installation: str | No
 
 
 def _guard(connection: sqlite3.Connection, tables: tuple[str, ...]) -> None:
+    connection.create_function("guard_of", -1, guard, deterministic=True)  # there may be any number of rows
     for table in tables:
-        columns = COLUMNS[table]
-        rows = connection.execute(f"SELECT {', '.join(columns[:-1])} FROM {table}").fetchall()
-        set_guard = f"UPDATE {table} SET guard = ? WHERE {columns[0]} = ?"
-        connection.executemany(set_guard, [(guard(table, *row), row[0]) for row in rows])
+        connection.execute(f"UPDATE {table} SET guard = guard_of('{table}', {', '.join(COLUMNS[table][:-1])})")

@@ -23,7 +23,7 @@ from storage.envelope import Draft, Envelope
 from storage.errors import OutboxError
 from storage.outbox import FILE_NAME, Outbox
 from tests.faults.looks import BOOKMARK, TOPICS, Look, body, change, halves, opened
-from tests.faults.old_format import format_1
+from tests.faults.old_format import FORMATS, outbox_of_format
 from tests.faults.power_cuts import put
 from tests.faults.recorder import FOR_EVER, KILL, TEAR, Recorder
 
@@ -106,9 +106,9 @@ def _files(directory: Path) -> Image:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def old(_: Path) -> Base:
-    """An outbox of format 1."""
-    return format_1(is_closed=True)
+def old(version: int) -> Callable[[Path], Base]:
+    """An outbox of that format."""
+    return lambda _: outbox_of_format(version, is_closed=True)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ OPERATIONS = {
     "checkpoint": Operation(some, commit, wal_pages=CHECKPOINT_PAGES, behind=COMMITTED),
     "creation": Operation(nothing),
     "start": Operation(left),
-    "migration": Operation(old),
+    **{f"migration of format {version}": Operation(old(version)) for version in FORMATS},
 }
 
 

@@ -1,4 +1,4 @@
-"""Outboxes of format 1, as the agents before wrote them: made with that format's own statements, never with today's."""
+"""Outboxes of earlier formats, as those agents wrote them: made with that format's own statements, never today's."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
+from storage.envelope import Envelope
+from storage.guard import guard
+from storage.high_water import HighWater, HighWaterFile
 from storage.outbox import FILE_NAME
-from storage.schema import APPLICATION_ID, CREATE_V1
+from storage.schema import APPLICATION_ID, COLUMNS, CREATE_V1, GUARDED, UPGRADE_V2, columns_in
 from tests.faults.looks import BOOKMARK, MARKS, NOTE, Look, body
 
 INSTALLATION = "0123456789abcdef"
@@ -20,14 +23,19 @@ ENVELOPES = ((3, QUERIES, 3, 4, 2), (4, RESULTS, 4, 6, 1), (6, QUERIES, 5, 9, 2)
 PARKED = (2, QUERIES, 2, 3, 1)
 BOOKS = {QUERIES: (10, 5, 0, 0, 1, 4), RESULTS: (1, 0, 0, 0, 0, 1)}  # captured, ..., pending
 REASON, GAP = "refused", ("watch", "truncated")
+HIGHEST = max(row[0] for row in ENVELOPES)
+FORMATS = (1, GUARDED)
 
 
-def format_1(*, is_closed: bool) -> tuple[dict[str, bytes], Look]:
+def outbox_of_format(version: int, *, is_closed: bool) -> tuple[dict[str, bytes], Look]:
     """The files of one, and what a look into it must show. `is_closed`: no WAL is left beside it."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / FILE_NAME
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             _fill(connection)
+            if version == GUARDED:
+                _guard(connection)
+                _mark(path.parent)
             left = _files(path.parent)
         return _files(path.parent) if is_closed else left, _look()
 
@@ -85,6 +93,33 @@ def _fill(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
     connection.execute("PRAGMA user_version=1")
     connection.execute("COMMIT")
+
+
+def _guard(connection: sqlite3.Connection) -> None:
+    """As an agent of format 2 has left it: each row with its checksum."""
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in UPGRADE_V2:
+        connection.execute(statement)
+    connection.execute("UPDATE bookmark SET at_seq = ?", (HIGHEST,))
+    for table in ("tally", "gap", "bookmark", "note", "mark"):
+        for row in connection.execute(f"SELECT {', '.join(columns_in(GUARDED, table)[:-1])} FROM {table}").fetchall():
+            _vouch(connection, table, row[0], guard(table, *row))
+    for row in connection.execute(f"SELECT {', '.join(COLUMNS['envelope'])} FROM envelope").fetchall():
+        _vouch(connection, "envelope", row[0], Envelope(*row[:8], doubtful=bool(row[8])).guard_now)
+    connection.execute(f"PRAGMA user_version={GUARDED}")
+    connection.execute("COMMIT")
+
+
+def _vouch(connection: sqlite3.Connection, table: str, name: object, check: bytes) -> None:
+    connection.execute(f"UPDATE {table} SET guard = ? WHERE {COLUMNS[table][0]} = ?", (check, name))
+
+
+def _mark(directory: Path) -> None:
+    books = {topic: (*numbers, *_waiting(topic), 0) for topic, numbers in BOOKS.items()}
+    low, first = min(row[0] for row in ENVELOPES), {QUERIES: 3, RESULTS: 4}
+    mark = HighWaterFile(directory)
+    mark.write(HighWater(GUARDED, INSTALLATION, HIGHEST, low, 0, books, {BOOKMARK: HIGHEST}, first))
+    mark.close()
 
 
 def _waiting(topic: str) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from storage.outbox import FILE_NAME
 from tests.faults import recorder
 from tests.faults.disk import FATES, Disk, Fate
 from tests.faults.looks import Look, change, judge, opened
-from tests.faults.old_format import format_1
+from tests.faults.old_format import FORMATS, outbox_of_format
 from tests.faults.recorder import Event
 
 PROGRAM = "tests.faults.recorded_program"
@@ -224,7 +224,7 @@ def place_in_memory() -> Iterator[Path]:
 
 
 def torture(images: int, seed: int, progress: Callable[[int], None]) -> dict[str, int]:
-    """Examines about so many images: of a whole life, of a start on an old format, of starts that are cut again.
+    """Examines about so many images: of a whole life, of starts on old formats, of starts that are cut again.
 
     `progress` hears how many are done. Gives counts: images, lost, invented, torn (what no call can have left),
     failed_starts. Raises CompilerMissing.
@@ -234,9 +234,11 @@ def torture(images: int, seed: int, progress: Callable[[int], None]) -> dict[str
         work = Laboratory(place, recorder.build(place), progress)
         life = work.record()
         outcome.add(work.examine(life, plan(life.events, images * 7 // 10, rng), f"{seed} life"))
-        base, look = format_1(is_closed=False)
-        upgrade = work.record(RESTART, base=base, before=look)
-        outcome.add(work.examine(upgrade, plan(upgrade.events, images // 10, rng), f"{seed} upgrade"))
+        for version in FORMATS:
+            base, look = outbox_of_format(version, is_closed=False)
+            upgrade = work.record(RESTART, base=base, before=look)
+            cuts = plan(upgrade.events, images // (10 * len(FORMATS)), rng)
+            outcome.add(work.examine(upgrade, cuts, f"{seed} upgrade of format {version}"))
         while outcome.counts["images"] < images:
             missing = -(-(images - outcome.counts["images"]) // RECOVERY_CUTS)
             cuts = plan(life.events, min(missing, RECOVERIES_AT_ONCE), rng)

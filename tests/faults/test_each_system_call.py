@@ -23,13 +23,13 @@ from storage.schema import VERSION
 from tests.faults import recorder
 from tests.faults.faulty_calls import COMMITTED, ERRORS
 from tests.faults.looks import Look
-from tests.faults.old_format import version
+from tests.faults.old_format import FORMATS, version
 from tests.faults.power_cuts import start
 
 PROGRAM = "tests.faults.faulty_calls"
 CHANGES = ["commit", "accept", "park", "split"]
 STARTS = ["creation", "start"]
-MIGRATION = "migration"
+MIGRATIONS = [f"migration of format {earlier}" for earlier in FORMATS]
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def test_a_change_in_two_transactions_is_found_half_done(recorder_library: Path,
 def demand_that_errors_are_told(library: Path, operation: str, place: Path) -> Report:
     """Lets each call fail and looks at what the process does then."""
     told = report(library, "errors", operation, place)
-    is_start = operation in {*STARTS, MIGRATION}
+    is_start = operation in {*STARTS, *MIGRATIONS}
     commits = [number for number, call in enumerate(told.calls, 1) if call == COMMITTED]
     last = max(commits, default=0) if is_start else commits[0]
     for trial in told.trials:
@@ -181,10 +181,16 @@ def test_a_full_disk_is_told_as_one(recorder_library: Path, place: Path) -> None
 # -- an outbox of an earlier format ------------------------------------------------------------------------------------
 
 
-def test_killed_at_any_call_a_migration_has_happened_wholly_or_not_at_all(recorder_library: Path, place: Path) -> None:
-    demand_all_or_nothing(recorder_library, MIGRATION, place)
+@pytest.mark.parametrize("operation", MIGRATIONS)
+def test_killed_at_any_call_a_migration_has_happened_wholly_or_not_at_all(
+    recorder_library: Path, place: Path, operation: str
+) -> None:
+    demand_all_or_nothing(recorder_library, operation, place)
     assert version(place / "rehearsal") == VERSION
 
 
-def test_a_call_that_fails_ends_a_migration_that_can_be_tried_again(recorder_library: Path, place: Path) -> None:
-    demand_that_errors_are_told(recorder_library, MIGRATION, place)
+@pytest.mark.parametrize("operation", MIGRATIONS)
+def test_a_call_that_fails_ends_a_migration_that_can_be_tried_again(
+    recorder_library: Path, place: Path, operation: str
+) -> None:
+    demand_that_errors_are_told(recorder_library, operation, place)

@@ -19,7 +19,7 @@ import pytest
 from storage.outbox import FILE_NAME
 from storage.schema import VERSION
 from tests.faults.disk import FATES
-from tests.faults.old_format import format_1, version
+from tests.faults.old_format import FORMATS, outbox_of_format, version
 from tests.faults.power_cuts import (
     FAULTS,
     RESTART,
@@ -58,12 +58,13 @@ def test_a_power_cut_while_the_outbox_starts_after_a_power_cut_loses_nothing(
 
 
 @pytest.mark.parametrize("is_closed", [True, False])
-def test_a_power_cut_while_an_outbox_of_format_1_is_opened_loses_nothing(
-    bench: Laboratory, place: Path, is_closed: bool
+@pytest.mark.parametrize("earlier", FORMATS)
+def test_a_power_cut_while_an_outbox_of_an_earlier_format_is_opened_loses_nothing(
+    bench: Laboratory, place: Path, earlier: int, is_closed: bool
 ) -> None:
-    base, look = format_1(is_closed=is_closed)
+    base, look = outbox_of_format(earlier, is_closed=is_closed)
     put(place / "data", base)
-    assert version(place / "data") == 1
+    assert version(place / "data") == earlier
     upgrade = bench.record(RESTART, base=base, before=look)
     *_, (_, image, _) = develop(upgrade, [Cut(len(upgrade.events), FATES[0])], SEED)
     put(place / "data", image)

@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 
 from agent.config.schema import DbConfig
 from agent.sources import Reading, SourceSettings, _statement_bookmark
-from agent.sources._statement_gaps import Gaps
+from agent.sources._statement_gaps import Gaps, gaps_of
 from agent.sources._statement_servers import CRASH_S, Recognised
 from agent.sources.pg_stat_statements import StatementStatistics
 from tests.fakes.clock import ManualClock
@@ -39,6 +39,7 @@ from tests.property.statements_world import NAMES, SLOW_MS, Server, Wire, World
 MANY = 130  # more than one reading holds
 VERSIONS = ((1, 8), (1, 10), (1, 12))
 FORGOTTEN = {"reset", "partial_reset", "evicted", "crash_reset"}
+OF_STATEMENTS = "statements, of which"
 IN_DOUBT = "may have been read before"
 WHO = st.sampled_from(NAMES)
 SEEN = tuple[float, float, int, dict[int, float]]  # of a server at a look: reset, run, dealloc, since by statement
@@ -68,6 +69,8 @@ class StatementsLife(RuleBasedStateMachine):
         self.known: dict[str, set[int]] = {name: set() for name in NAMES}
         self.clocks_jumped = False
         self.has_cause = False
+        self.causes: Counter[str] = Counter()  # why a server may have lost counters, since the last whole look at it
+        self.told_of_statements: Counter[str] = Counter()  # gaps, since then
         self.source = self._source()
         self.call_many()
 
@@ -99,7 +102,7 @@ class StatementsLife(RuleBasedStateMachine):
             return
         if not saves:
             self._will_forget(name, self.world.servers[name].counted, is_shown=self.version >= (1, 9))
-        self.has_cause |= self.version < (1, 9)  # it may be any of those that are known
+        self._may_be_any()
         self.world.servers[name].restart(self.world.tick(), saves=saves)
 
     @precondition(lambda self: self.world.here.counted)
@@ -132,8 +135,15 @@ class StatementsLife(RuleBasedStateMachine):
 
     @rule(name=WHO)
     def fail_over(self, name: str) -> None:
-        self.has_cause |= name != self.world.answering
-        self.world.answering = name
+        if name != self.world.answering:
+            self.world.answering, self.has_cause = name, True
+            self._may_be_any()
+
+    def _may_be_any(self) -> None:
+        """Which server answers cannot be told from what this version shows: it may be compared with another one."""
+        if self.version < (1, 9):
+            self.has_cause = True
+            self.causes.update(NAMES)
 
     @precondition(lambda self: self.version >= (1, 9))
     @rule(name=WHO, seconds=st.sampled_from([-3_600.0, -7.0, 7.0, 3_600.0]))
@@ -144,6 +154,7 @@ class StatementsLife(RuleBasedStateMachine):
     def _will_forget(self, name: str, queryids: Iterable[int], *, is_shown: bool) -> None:
         server = self.world.servers[name]
         self.has_cause = True
+        self.causes[name] += 1
         if name not in self.looked:  # nobody can tell what was lost before
             self.excused[name].update({queryid: server.counted[queryid][0] for queryid in queryids})
         elif not is_shown:
@@ -193,6 +204,7 @@ class StatementsLife(RuleBasedStateMachine):
         self.ran[server.name] = server.truth.total()
         self.seen[server.name] = (server.reset_at, server.run_at, server.dealloc, since)
         self.last_seen, self.has_cause = server.name, False
+        self.causes[server.name] = self.told_of_statements[server.name] = 0
 
     def _is_told(self, name: str) -> bool:
         return name in self.hidden or bool(self.told[name])
@@ -214,6 +226,8 @@ class StatementsLife(RuleBasedStateMachine):
                 self.told[self.last_kept or name].append(gap.reason)
             if gap.reason != "other_server" or IN_DOUBT in gap.detail:
                 self.told[name].append(gap.reason)
+            self.told_of_statements[name] += OF_STATEMENTS in gap.detail
+        assert self.told_of_statements[name] <= self.causes[name], "one loss is told twice"
         assert {gap.reason for gap in reading.gaps} <= {*FORGOTTEN, "other_server"}
         self.looked.add(name)
         self.last_kept = name
@@ -321,6 +335,18 @@ class SinceIsIgnored(StatementsLife):
     """What counts anew is subtracted from when it came back larger."""
 
     hides_since = True
+
+
+def at_once(found: Gaps) -> Gaps:
+    return Gaps(found.of_the_server + found.of_statements, ())
+
+
+def test_a_source_that_tells_a_loss_before_it_is_kept_as_told_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [LOOK, forget(is_eviction=True), do("call_many"), do("look_cut_short", take=1, lost=0), LOOK]
+    play(*steps)
+    monkeypatch.setattr("agent.sources.pg_stat_statements.gaps_of", lambda *known: at_once(gaps_of(*known)))
+    with pytest.raises(AssertionError, match="told twice"):
+        play(*steps)
 
 
 def test_a_source_that_ignores_since_when_a_statement_counts_is_found_out() -> None:

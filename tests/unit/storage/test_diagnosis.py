@@ -88,11 +88,14 @@ def test_a_file_that_was_not_closed_is_sound(tmp_path: Path) -> None:
     }
 
 
-def test_a_file_of_format_1_is_sound(tmp_path: Path) -> None:
-    contents, _ = old_format.format_1(is_closed=True)
+@pytest.mark.parametrize("version", old_format.FORMATS)
+def test_a_file_of_an_earlier_format_is_sound(version: int, tmp_path: Path) -> None:
+    contents, _ = old_format.outbox_of_format(version, is_closed=True)
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    assert diagnose(tmp_path / FILE_NAME, None, nothing) is None
+    mark = HighWaterFile(tmp_path).found
+    assert (mark is not None) == (version > 1)
+    assert diagnose(tmp_path / FILE_NAME, mark, nothing) is None
 
 
 def test_a_mark_that_is_behind_the_file_says_nothing(tmp_path: Path) -> None:
@@ -147,7 +150,7 @@ def test_an_old_copy_went_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE tally SET lost = 1", "UPDATE bookmark SET value = x'39'", "UPDATE bookmark SET at_seq = 9",
+        "UPDATE tally SET lost = 1", "UPDATE gap SET estimate = 7", "UPDATE bookmark SET value = x'39'", "UPDATE bookmark SET at_seq = 9",
         "UPDATE note SET value = 'another'", "ALTER TABLE gap ADD COLUMN more", "ALTER TABLE mark RENAME TO marks",
         "DROP TABLE parked", "UPDATE sqlite_sequence SET seq = 1 WHERE name = 'envelope'",
         "DELETE FROM sqlite_sequence WHERE name = 'envelope'",

@@ -204,6 +204,32 @@ def test_what_could_not_be_committed_is_not_told(tmp_path: Path, monkeypatch: py
         assert (heard, outbox.gaps()) == ([Losses()], [])
 
 
+def gap_lost(count: int) -> Gap:
+    detail = f"what {count} gaps said of earlier losses cannot be read any more"
+    return Gap("outbox", "damaged", estimate=None, detail=detail)
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["while it runs", "at a start"])
+def test_a_gap_that_a_disk_changed_is_told_no_more_and_that_is_told(tmp_path: Path, runs: bool) -> None:
+    heard: list[Losses] = []
+    told: list[str] = []
+    outbox = Outbox(tmp_path, topics=("queries",), on_gaps=heard.append, on_loss=told.append)
+    outbox.commit(Change((Draft("queries", 1, b"body"),), gaps=(rotated(1), rotated(2), rotated(3))))
+    if not runs:
+        outbox.close()
+    with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as other:
+        assert other.execute("UPDATE gap SET estimate = estimate + 1000 WHERE id > 1").rowcount == 2
+    if runs:
+        with pytest.raises(OutboxDamaged):
+            outbox.commit(Change(gaps=(rotated(4),)))
+    else:
+        outbox = Outbox(tmp_path, topics=("queries",), on_gaps=heard.append, on_loss=told.append)
+    assert (outbox.gaps(), len(told), outbox.tally("queries").pending) == ([rotated(1), gap_lost(2)], 1, 1)
+    assert heard[-1].newest == (gap_lost(2), rotated(1))
+    outbox.close()
+    assert audit(tmp_path).balances
+
+
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_rebuilt_outbox_has_them_all_and_tells_them_with_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: bool
