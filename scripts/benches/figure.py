@@ -26,6 +26,13 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began_s
 
 
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """How long the processor works on it."""
+    began_s = time.process_time()
+    work()
+    return time.process_time() - began_s
+
+
 def paired(ours: Callable[[], float], plain: Callable[[], float], pairs: int) -> tuple[float, float, float]:
     """Measures in turns, after one warm-up each; both give seconds.
 

@@ -8,22 +8,28 @@ from collections.abc import Iterator
 from functools import partial
 
 from agent.redact import Level, Redactor
-from scripts.benches.figure import Figure, paired, seconds
+from scripts.benches.figure import Figure, cpu_seconds, paired, seconds
 
 STATEMENTS = 5_000
 GOAL = 0.15
+FLOOR = 10
 LEVELS: tuple[Level, ...] = ("literals", "fingerprint")
 _PLAIN = re.compile(r"'[^']*'|\b\d+(?:\.\d+)?\b")
 
 
 def measure() -> Iterator[Figure]:
-    """MB/s, ours by theirs, for each level that takes literals out; no text comes twice."""
+    """MB/s, ours by theirs, for each level that takes literals out, and what one core does; no text comes twice."""
     texts = statements()
     size_mb = sum(map(len, texts)) / 1e6
     for level in LEVELS:
         ratio, ours_s, plain_s = paired(partial(redact, texts, level), partial(substitute, texts), pairs=9)
         detail = f"{size_mb / ours_s:.1f} MB/s with fingerprints, {size_mb / plain_s:.1f} MB/s substituted"
         yield Figure(f"level {level} / plain substitution", ratio, f"at least {GOAL}", ratio >= GOAL, detail)
+        # Seconds of the processor, and the best of them: how long others had it is no property of this code.
+        rate = size_mb / min(cpu_seconds(partial(redact, texts, level)) for _ in range(9))
+        yield Figure(
+            f"level {level}, MB a second of one core", rate, f"at least {FLOOR}", rate >= FLOOR, "the best of 9"
+        )
 
 
 def redact(texts: list[str], level: Level) -> float:
