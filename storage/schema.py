@@ -205,6 +205,9 @@ def migrate(connection: sqlite3.Connection, version: int, installation: str | No
 
 
 def _guard(connection: sqlite3.Connection, tables: tuple[str, ...]) -> None:
-    connection.create_function("guard_of", -1, guard, deterministic=True)  # there may be any number of rows
     for table in tables:
-        connection.execute(f"UPDATE {table} SET guard = guard_of('{table}', {', '.join(COLUMNS[table][:-1])})")
+        name, columns = COLUMNS[table][0], ", ".join(COLUMNS[table][:-1])
+        read, put = f"SELECT {columns} FROM {table} WHERE {name} = ?", f"UPDATE {table} SET guard = ? WHERE {name} = ?"
+        # Of a file without a bound the names alone are held: there may be any number of rows.
+        for key in connection.execute(f"SELECT {name} FROM {table}").fetchall():
+            connection.execute(put, (guard(table, *connection.execute(read, key).fetchone()), *key))

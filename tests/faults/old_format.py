@@ -105,7 +105,7 @@ def _guard(connection: sqlite3.Connection) -> None:
         for row in connection.execute(f"SELECT {', '.join(columns_in(GUARDED, table)[:-1])} FROM {table}").fetchall():
             _vouch(connection, table, row[0], guard(table, *row))
     for row in connection.execute(f"SELECT {', '.join(COLUMNS['envelope'])} FROM envelope").fetchall():
-        _vouch(connection, "envelope", row[0], Envelope(*row[:8], doubtful=bool(row[8])).guard_now)
+        _vouch(connection, "envelope", row[0], Envelope(*row).guard_now)
     connection.execute(f"PRAGMA user_version={GUARDED}")
     connection.execute("COMMIT")
 

@@ -21,7 +21,7 @@ from storage.diagnosis import diagnose
 from storage.envelope import Change, Draft
 from storage.errors import OutboxForeign, OutboxInaccessible, OutboxNewer
 from storage.high_water import FILE_NAME as MARK
-from storage.high_water import HighWater, newest
+from storage.high_water import HighWater, HighWaterFile, newest
 from storage.outbox import FILE_NAME, Outbox
 from storage.salvage import DAMAGED, MISSING, ROLLED_BACK
 from tests.fakes.inside import sql_of
@@ -150,7 +150,8 @@ def test_an_old_copy_went_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE tally SET lost = 1", "UPDATE gap SET estimate = 7", "UPDATE bookmark SET value = x'39'", "UPDATE bookmark SET at_seq = 9",
+        "UPDATE tally SET lost = 1", "UPDATE bookmark SET value = x'39'", "UPDATE bookmark SET at_seq = 9",
+        "INSERT INTO gap (source, reason, detail, created_at) VALUES ('s', 'r', '', 1)",
         "UPDATE note SET value = 'another'", "ALTER TABLE gap ADD COLUMN more", "ALTER TABLE mark RENAME TO marks",
         "DROP TABLE parked", "UPDATE sqlite_sequence SET seq = 1 WHERE name = 'envelope'",
         "DELETE FROM sqlite_sequence WHERE name = 'envelope'",
