@@ -210,4 +210,7 @@ def _guard(connection: sqlite3.Connection, tables: tuple[str, ...]) -> None:
         read, put = f"SELECT {columns} FROM {table} WHERE {name} = ?", f"UPDATE {table} SET guard = ? WHERE {name} = ?"
         # Of a file without a bound the names alone are held: there may be any number of rows.
         for key in connection.execute(f"SELECT {name} FROM {table}").fetchall():
-            connection.execute(put, (guard(table, *connection.execute(read, key).fetchone()), *key))
+            row = connection.execute(read, key).fetchone()
+            if row is None:
+                raise OutboxDamaged(f"{table} has a row that it does not find")
+            connection.execute(put, (guard(table, *row), *key))

@@ -17,9 +17,9 @@ import pytest
 from storage import schema
 from storage.connection import connect, make_durable
 from storage.envelope import Change, Draft
-from storage.errors import OutboxBroken, OutboxForeign, OutboxInaccessible, OutboxNewer
+from storage.errors import OutboxBroken, OutboxDamaged, OutboxForeign, OutboxInaccessible, OutboxNewer
 from storage.outbox import FILE_NAME, Outbox
-from storage.schema import APPLICATION_ID, VERSION, identify, migrate
+from storage.schema import APPLICATION_ID, CREATE_V1, VERSION, identify, migrate
 from storage.view import OutboxView
 
 
@@ -184,3 +184,19 @@ def test_a_file_that_another_process_makes_meanwhile_is_not_taken_for_foreign(tm
     assert identify(looker, path) == VERSION
     looker.close()
     maker.close()
+
+
+def test_an_upgrade_of_rows_that_stand_in_no_order_finds_damage(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite3"
+    with closing(sqlite3.connect(path, isolation_level=None)) as sql:
+        for statement in CREATE_V1:
+            sql.execute(statement)
+        sql.executemany("INSERT INTO note VALUES (?, 'x')", [(f"name {number}",) for number in range(9)])
+    content = path.read_bytes()
+    assert content.count(b"name 0") == 1
+    path.write_bytes(content.replace(b"name 0", b"zzzz 0"))
+    with (
+        closing(sqlite3.connect(path, isolation_level=None)) as sql,
+        pytest.raises(OutboxDamaged, match="note has a row"),
+    ):
+        migrate(sql, 1)
