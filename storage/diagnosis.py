@@ -15,6 +15,7 @@ from storage.connection import STATEMENT_ERRORS, connect_readonly, explain
 from storage.errors import OutboxDamaged, OutboxForeign, OutboxNewer
 from storage.findings import Describe, find
 from storage.guard import guard
+from storage.high_water import FILE_NAME as MARK_NAME
 from storage.high_water import HighWater
 from storage.images import opened
 from storage.salvage import DAMAGED, MISSING, ROLLED_BACK
@@ -142,8 +143,9 @@ def _is_ours(path: Path, mark: HighWater | None, describe: Describe) -> bool:
         names = set()
     if names:
         return COLUMNS.keys() <= names
-    # No database, or what SQLite takes for an empty one: the first bytes of a file that was cut.
-    if mark is not None:
+    # No database, or what SQLite takes for an empty one: the first bytes of a file that was cut. A mark, even one that
+    # says nothing any more, is only where an agent worked; and what is taken for ours by mistake is kept aside.
+    if mark is not None or path.with_name(MARK_NAME).exists():
         return True
     with opened(path) as there:
         return not find(there, describe, None).is_empty

@@ -215,6 +215,17 @@ def test_a_text_of_the_schema_that_cannot_be_read_is_damage(tmp_path: Path) -> N
     assert diagnose(path, mark, nothing) == DAMAGED
 
 
+def test_a_mark_that_says_nothing_any_more_still_tells_that_an_agent_worked_here(tmp_path: Path) -> None:
+    path, _ = make(tmp_path)
+    path.write_bytes(b"x" * 50_000)
+    (tmp_path / MARK).write_bytes(bytes(4_096))
+    assert newest(tmp_path / MARK)[1] is None
+    assert diagnose(path, None, nothing) == DAMAGED
+    (tmp_path / MARK).unlink()
+    with pytest.raises(OutboxForeign):
+        diagnose(path, None, nothing)
+
+
 # -- none of ours ----------------------------------------------------------------------------------------------------
 
 
@@ -231,9 +242,10 @@ def test_another_programs_database_is_foreign_and_left_as_it_is(tmp_path: Path) 
 def test_what_is_no_database_is_foreign(tmp_path: Path, content: bytes) -> None:
     path, mark = make(tmp_path)
     path.write_bytes(content)
+    assert diagnose(path, mark, nothing) == DAMAGED  # where the mark is, the file was ours
+    (tmp_path / MARK).unlink()
     with pytest.raises(OutboxForeign):
         diagnose(path, None, nothing)
-    assert diagnose(path, mark, nothing) == DAMAGED  # where the mark is, the file was ours
 
 
 def test_a_head_that_is_gone_is_ours_when_there_are_rows_of_ours(tmp_path: Path) -> None:
