@@ -10,6 +10,7 @@ import orjson
 
 from agent.errors import BackendBusy, KeyRefused, NotTheBackend
 from agent.transport import Answer
+from storage.envelope import PARTIAL
 from storage.errors import CodedError
 
 RETRY_AFTER_CAP_S = 86_400.0  # what asks for more is taken for a mistake, or for a clock that is wrong
@@ -165,4 +166,4 @@ def _why_skipped(contract: dict[str, object]) -> str:
     errors = contract.get("errors")
     first = errors[0] if isinstance(errors, list) and errors else None
     said = first.get("error") if isinstance(first, dict) else None
-    return f"partial: {str(said)[:200]}" if said else "partial: the backend gave no reason"
+    return f"{PARTIAL}: {str(said)[:200] if said else 'the backend gave no reason'}"

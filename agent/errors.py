@@ -207,3 +207,24 @@ class CommandRefused(CodedError):
 
     code = "CM-01"
     remedy = "The result that goes back to the backend says why."
+
+
+class LedgerUnusable(CodedError):
+    """The ledger of a replay, which remembers what was accepted, cannot be used."""
+
+    code = "RP-01"
+    remedy = "Name a place for it with --ledger, on a disk with room; nothing was sent that is not in it."
+
+
+class ReplayRefused(CodedError):
+    """The replay cannot do that."""
+
+    code = "RP-02"
+    remedy = "Copy the data directory and replay the copy, or stop the agent; `--help` shows what else is needed."
+
+
+class ReplayGivenUp(CodedError):
+    """The backend takes nothing."""
+
+    code = "RP-03"
+    remedy = "Nothing was lost: when that is mended, the same command goes on from here."

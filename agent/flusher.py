@@ -6,9 +6,12 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from agent import body
+from agent.backoff import DELIVERY_CAP_S
 from agent.clock import Clock
 from agent.delivery import Delivered, Hold, Retry
 from agent.lane import Act, Decision, Lane
@@ -20,12 +23,26 @@ from agent.status import LinkStatus, Scoreboard
 from agent.transport import TOTAL_TIMEOUT_S
 from storage.envelope import Draft, Envelope
 from storage.errors import CodedError, EnvelopeGone, OutboxError
-from storage.outbox import Outbox
 
 FAILED_OUTBOX_PAUSE_S = 5.0
+LOOK_S = 30.0  # a person may have put back what was parked, and nobody wakes us then
 SEND_S = 2 * TOTAL_TIMEOUT_S  # what is refused compressed is offered plain at once
 _OUTBOX = "outbox"
 _NEWS_ABOUT = {QUERIES: "delivery", COMMAND_RESULT: "results", _OUTBOX: "outbox"}
+
+
+class Store(Protocol):
+    """Where envelopes come from and are settled: the outbox, or what a replay reads. See Outbox for what each does."""
+
+    def head(self, topic: str, skip: Collection[int] = ()) -> Envelope | None: ...
+    def demand_recordable(self) -> None: ...
+    def offer(self, envelope: Envelope) -> None: ...
+    def withdraw(self) -> None: ...
+    def doubt(self, envelope: Envelope) -> None: ...
+    def accept(self, envelope: Envelope, *, delivered: int, reason: str = "") -> None: ...
+    def park(self, envelope: Envelope, reason: str) -> None: ...
+    def split(self, envelope: Envelope, first: Draft, second: Draft) -> None: ...
+    def shrink(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +59,20 @@ class Flusher:
     """Runs in its own thread; `wake`, `stop` and `set_hold` may be called from any."""
 
     def __init__(
-        self, outbox: Outbox, sink: Sink, board: Scoreboard, *, clock: Clock, rng: random.Random, hold_s: float
+        self,
+        outbox: Store,
+        sink: Sink,
+        board: Scoreboard,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        hold_s: float,
+        cap_s: float = DELIVERY_CAP_S,
     ) -> None:
+        """`hold_s`: the pace at which held envelopes are tried; `cap_s`: the longest pause after a failure."""
         self.pulse = Pulse("flusher", clock)
         self._outbox, self._sink, self._board, self._clock = outbox, sink, board, clock
-        self._lanes = {topic: Lane(hold_s=hold_s, rng=rng) for topic in TOPICS}
+        self._lanes = {topic: Lane(hold_s=hold_s, rng=rng, cap_s=cap_s) for topic in TOPICS}
         self._news = {key: News(about, clock) for key, about in _NEWS_ABOUT.items()}
         self._woken = threading.Event()
         self._stop_at_s: float | None = None
@@ -80,6 +106,7 @@ class Flusher:
                 if self._stop_at_s is not None and (wait_s != 0 or self._clock.monotonic() >= self._stop_at_s):
                     return
                 if wait_s != 0:
+                    wait_s = LOOK_S if wait_s is None else wait_s
                     self.pulse.beat("waiting", wait_s)
                     self._woken.wait(wait_s)
                     self._woken.clear()

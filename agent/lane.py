@@ -49,7 +49,7 @@ class Lane:
     split for each round through all that waits.
     """
 
-    def __init__(self, *, hold_s: float, rng: random.Random) -> None:
+    def __init__(self, *, hold_s: float, rng: random.Random, cap_s: float = DELIVERY_CAP_S) -> None:
         self.hold_s = hold_s
         self.ready_at_s = 0.0
         self._suspects: set[int] = set()
@@ -58,7 +58,7 @@ class Lane:
         self._tries_given = self._tries = TRIES
         self._probes = 0
         self._accepted_last = False
-        self._backoff = Backoff(DELIVERY_BASE_S, DELIVERY_CAP_S, rng)
+        self._backoff = Backoff(DELIVERY_BASE_S, cap_s, rng)
         self._ramp = Ramp(rng)
         self._server_errors: tuple[int, int, float] = (0, 0, 0.0)  # seq, how many, since
 

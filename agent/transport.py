@@ -84,9 +84,17 @@ class Transport:
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
         """Posts `body`. Raises BackendAway for everything that is no complete answer: refused, timeout, cut off."""
+        return self._exchange("POST", path, body, headers)
+
+    def get(self, path: str) -> Answer:
+        """Asks. Raises BackendAway as `post` does."""
+        return self._exchange("GET", path, None, None)
+
+    def _exchange(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None) -> Answer:
         self._budget.start()
         try:
-            with self._session.post(
+            with self._session.request(
+                method,
                 f"{self._base_url}{path}",
                 data=body,
                 headers=headers,

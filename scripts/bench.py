@@ -15,13 +15,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from scripts.benches import collect, drain, process, redact, statements
+from scripts.benches import collect, drain, process, redact, replay, statements
 from scripts.benches.figure import Figure
 
 MEASUREMENTS: dict[str, Callable[[], Iterator[Figure]]] = {
     "collect": collect.measure,
     "redact": redact.measure,
     "drain": drain.measure,
+    "replay": replay.measure,
     "statements": statements.measure,
     "latency": process.latency,
     "memory": process.memory,

@@ -17,6 +17,7 @@ from storage.errors import (
     OutboxNotDurable,
 )
 
+Connection = sqlite3.Connection
 BUSY_TIMEOUT_MS = 5_000
 PAGE_BYTES = 4_096  # SQLite's default, in force wherever an outbox was made
 WAL_AUTOCHECKPOINT_PAGES = 256

@@ -30,8 +30,10 @@ _GUARDED_TABLES = ("tally", "bookmark", "note", "gap")  # an upgrade would vouch
 _WRITE_VERSION, _WAL_VERSION = 18, 2  # where the head says which SQLite may write it
 
 
-def diagnose(path: Path, mark: HighWater | None, describe: Describe) -> str | None:
+def diagnose(path: Path, mark: HighWater | None, describe: Describe, *, reads_all: bool = False) -> str | None:
     """Why the file has to be rebuilt; None when it is sound, or when there is none and never was.
+
+    `reads_all`: a file that is large is read through as well.
 
     Raises OutboxForeign, OutboxNewer, OutboxInaccessible, and sqlite3.Error for what is no damage.
     """
@@ -40,7 +42,7 @@ def diagnose(path: Path, mark: HighWater | None, describe: Describe) -> str | No
     if mark is None and _is_new(path):
         return None
     try:
-        return _examine(path, mark)
+        return _examine(path, mark, reads_all=reads_all)
     except OutboxForeign:
         if not _is_ours(path, mark, describe):
             raise
@@ -66,7 +68,7 @@ def forbids_writing(path: Path) -> bool:
     return False
 
 
-def _examine(path: Path, mark: HighWater | None) -> str | None:
+def _examine(path: Path, mark: HighWater | None, *, reads_all: bool) -> str | None:
     if path.stat().st_size == 0:
         return DAMAGED  # SQLite would delete the WAL beside it
     with closing(connect_readonly(path, alone=not has_wal(path))) as sql:
@@ -75,7 +77,8 @@ def _examine(path: Path, mark: HighWater | None) -> str | None:
             return DAMAGED if mark is not None else None
         if not has_shape(sql, version):
             return DAMAGED
-        if path.stat().st_size <= CHECKED_BYTES and sql.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
+        is_read = reads_all or path.stat().st_size <= CHECKED_BYTES
+        if is_read and sql.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
             return DAMAGED
         if version >= GUARDED and not all(_is_guarded(sql, table, version) for table in _GUARDED_TABLES):
             return DAMAGED

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from storage.guard import guard
 
+PARTIAL = "partial"  # how the reason begins of what was parked because the backend took only a part of its records
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:

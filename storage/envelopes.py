@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-from storage.envelope import Draft, Envelope
+from storage.envelope import PARTIAL, Draft, Envelope
 from storage.errors import EnvelopeGone
 from storage.schema import COLUMNS
 
@@ -18,6 +18,9 @@ _OLDEST = f"""
 _ONE = f"SELECT {_NAMES} FROM envelope WHERE seq = ?"
 _STORE = f"INSERT INTO envelope ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS['envelope']))})"
 _PARK = f"INSERT INTO parked VALUES ({', '.join('?' * len(COLUMNS['parked']))})"
+_ASIDE = "SELECT topic, key, records, body, sha256, created_at, reason FROM parked WHERE seq = ?"
+_RETRIABLE = "SELECT seq FROM parked WHERE reason NOT LIKE ? ORDER BY seq"
+_BY_KEY = f"SELECT {_NAMES} FROM envelope WHERE key = ?"
 _LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'envelope'"
 
 
@@ -47,6 +50,18 @@ def oldest(sql: sqlite3.Connection, topic: str, skip: Collection[int]) -> Envelo
     return None if row is None else Envelope(*row)
 
 
+def by_key(sql: sqlite3.Connection, key: str) -> Envelope | None:
+    """The envelope with that key; None when none waits that has it."""
+    row = sql.execute(_BY_KEY, (key,)).fetchone()
+    return None if row is None else Envelope(*row)
+
+
+def by_seq(sql: sqlite3.Connection, seq: int) -> Envelope | None:
+    """The envelope with that number; None when none waits that has it."""
+    row = sql.execute(_ONE, (seq,)).fetchone()
+    return None if row is None else Envelope(*row)
+
+
 def store(sql: sqlite3.Connection, envelope: Envelope) -> None:
     """Writes the row."""
     sql.execute(_STORE, envelope.row)
@@ -60,8 +75,8 @@ def remove(sql: sqlite3.Connection, envelope: Envelope) -> None:
 
 def doubt(sql: sqlite3.Connection, seq: int) -> None:
     """Marks an envelope as one that may have arrived already, if it is still there."""
-    row = sql.execute(_ONE, (seq,)).fetchone()
-    if row is not None and (envelope := Envelope(*row)).is_intact:
+    envelope = by_seq(sql, seq)
+    if envelope is not None and envelope.is_intact:
         doubted = replace(envelope, doubtful=True)
         sql.execute("UPDATE envelope SET doubtful = 1, guard = ? WHERE seq = ?", (doubted.guard_now, seq))
 
@@ -75,3 +90,22 @@ def park(sql: sqlite3.Connection, envelope: Envelope, records: int, at: float, r
 def parked(sql: sqlite3.Connection) -> list[tuple[int, int, str]]:
     """What was kept aside: seq, records, reason; oldest first."""
     return sql.execute("SELECT seq, records, reason FROM parked ORDER BY seq").fetchall()
+
+
+def retriable(sql: sqlite3.Connection) -> list[int]:
+    """The numbers of what was kept aside as a whole; of the rest the backend has taken a part."""
+    return [seq for (seq,) in sql.execute(_RETRIABLE, (f"{PARTIAL}%",)).fetchall()]
+
+
+def aside(sql: sqlite3.Connection, seq: int) -> tuple[Envelope, str] | None:
+    """What was kept aside under that number, as the envelope that it was, and why; None when there is none."""
+    row = sql.execute(_ASIDE, (seq,)).fetchone()
+    if row is None:
+        return None
+    topic, key, records, body, digest, created_at, reason = row
+    return Envelope(seq, topic, seq, key, records, body, digest, created_at), reason
+
+
+def forget_aside(sql: sqlite3.Connection, seq: int) -> None:
+    """Deletes what was kept aside."""
+    sql.execute("DELETE FROM parked WHERE seq = ?", (seq,))

@@ -110,3 +110,45 @@ class OutboxDamaged(OutboxError):
 
     code = "OB-10"
     remedy = "It is rebuilt from what can be read; the damaged file is kept beside it, and what was lost is a gap."
+
+
+class OutboxOlder(OutboxError):
+    """The agent that works on this outbox is older than this program."""
+
+    code = "OB-11"
+    remedy = "Restart the agent with this version, or use the program that belongs to it; the file was not touched."
+
+
+class EnvelopeUnknown(OutboxError):
+    """There is no such envelope."""
+
+    code = "OB-12"
+    remedy = "`outbox ls` and `outbox parked` show the numbers that there are."
+
+
+class PartlyDelivered(OutboxError):
+    """The backend has taken a part of it and would store that part twice."""
+
+    code = "OB-13"
+    remedy = "`outbox show` tells what is in it and why; `outbox discard` gives up the rest."
+
+
+class ParcelDamaged(CodedError):
+    """The export is not what was written."""
+
+    code = "EX-01"
+    remedy = "Carry the file once more, or export again; nothing of it was delivered."
+
+
+class ParcelUnwritable(CodedError):
+    """The export cannot be written."""
+
+    code = "EX-02"
+    remedy = "Name a place with room that may be written; nothing was left there."
+
+
+class ChoiceUnclear(CodedError):
+    """What of the outbox is meant is not clear."""
+
+    code = "EX-03"
+    remedy = "Give --since and --until as numbers of envelopes or as times, the earlier one first."

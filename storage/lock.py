@@ -6,7 +6,8 @@ import errno
 import fcntl
 import os
 import select
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -80,6 +81,25 @@ def holder(directory: Path) -> str | None:
     finally:
         os.close(descriptor)  # a moment that an agent which starts now waits out
     return None
+
+
+@contextmanager
+def unless_held(directory: Path) -> Iterator[bool]:
+    """Whether no agent works in `directory`; until the end none can begin to. Makes no file."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_free = True
+    except OSError:
+        is_free = False
+    try:
+        yield is_free
+    finally:
+        os.close(descriptor)
 
 
 def _named(descriptor: int) -> str:

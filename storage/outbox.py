@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from storage import books, envelopes, gaps, notes
+from storage import books, envelopes, gaps, notes, parking
 from storage.envelope import Change, Draft, Envelope, Gap, Tally
 from storage.errors import OutboxDamaged, OutboxFull
 from storage.findings import Describe, mended
@@ -108,7 +108,7 @@ class Outbox:
         return envelope
 
     def _head(self, topic: str, skip: Collection[int]) -> Envelope | None:
-        with self._file.reading() as sql:
+        with self._file.snapshot() as sql:  # a person may put something back at this moment
             envelope = envelopes.oldest(sql, topic, skip)
             if envelope is None and books.numbers_of(sql, topic)["envelopes"] > len(skip):
                 raise OutboxDamaged("the order of the envelopes does not show all of them")
@@ -189,6 +189,15 @@ class Outbox:
         lost = self._file.write(put_right, draining=True)
         if lost:
             self._on_loss(f"Envelope {envelope.seq} was damaged on the disk: {lost:,} records lost")
+
+    def retry(self, seq: int) -> None:
+        """Lets what was kept aside wait again. Raises EnvelopeUnknown, PartlyDelivered."""
+        self._file.write(lambda sql: parking.retry(sql, seq))
+
+    def by_key(self, key: str) -> Envelope | None:
+        """The envelope with that key; None when none waits that has it."""
+        with self._file.reading() as sql:
+            return envelopes.by_key(sql, key)
 
     # -- what is known -----------------------------------------------------------------------------------------
 

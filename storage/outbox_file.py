@@ -91,6 +91,17 @@ class OutboxFile:
             except OutboxDamaged as error:
                 raise self._judged(error) from error
 
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for several reads that have to fit together: another process may change the file as well."""
+        with self.reading() as sql:
+            sql.execute("BEGIN")
+            try:
+                yield sql
+            finally:
+                with suppress(*STATEMENT_ERRORS):
+                    sql.execute("ROLLBACK")
+
     def write(self, work: Callable[[sqlite3.Connection], T], *, draining: bool = False) -> T:
         """What `work` gives, done in one transaction; it may be called again when there was no room at first.
 

@@ -68,10 +68,16 @@ def _address(process: subprocess.Popen[str]) -> str:
     raise RuntimeError("the backend did not start")
 
 
-def bodies(run: int) -> list[bytes]:
+def next_run() -> int:
+    """A number that no other run has."""
+    return next(_run)
+
+
+def bodies(run: int, envelopes: int = ENVELOPES) -> Iterator[bytes]:
     """Bodies as the agent makes them, with records that were never sent before."""
     rng = random.Random(run)
-    return [queries([_record(rng, f"{run}-{n}-{m}") for m in range(RECORDS)]) for n in range(ENVELOPES)]
+    for n in range(envelopes):
+        yield queries([_record(rng, f"{run}-{n}-{m}") for m in range(RECORDS)])
 
 
 def _record(rng: random.Random, name: str) -> bytes:
@@ -87,7 +93,7 @@ def _record(rng: random.Random, name: str) -> bytes:
 
 def drain(directory: Path, url: str, key: str) -> float:
     """Seconds to empty an outbox that holds the bodies."""
-    run = next(_run)
+    run = next_run()
     folder = directory / str(run)
     outbox = Outbox(folder)
     outbox.commit(Change(drafts=tuple(Draft(QUERIES, RECORDS, body) for body in bodies(run))))
@@ -109,10 +115,10 @@ def drain(directory: Path, url: str, key: str) -> float:
     return took_s
 
 
-def post(url: str, key: str) -> float:
+def post(url: str, key: str, envelopes: int = ENVELOPES) -> float:
     """Seconds to post the bodies one after the other, packed as the agent sends them."""
-    run = next(_run)
-    ready = bodies(run)
+    run = next_run()
+    ready = list(bodies(run, envelopes))
     headers = {"X-Collector-API-Key": key, "Content-Type": "application/json", "Content-Encoding": "gzip"}
     with requests.Session() as session:
 

@@ -18,7 +18,7 @@ from agent import body
 from agent.backoff import DELIVERY_CAP_S, RAMP_FACTOR, RAMP_START_S
 from agent.delivery import Delivered, Hold, Refused, Retry, TooLarge, Verdict
 from agent.errors import BackendAway, BackendBusy, KeyRefused
-from agent.flusher import FAILED_OUTBOX_PAUSE_S, SEND_S, Flusher
+from agent.flusher import FAILED_OUTBOX_PAUSE_S, LOOK_S, SEND_S, Flusher
 from agent.lane import PROBES, TRIES
 from agent.pulse import Step
 from agent.sinks import COMMAND_RESULT, QUERIES
@@ -425,6 +425,22 @@ def test_a_single_record_that_is_too_large_is_parked_and_its_neighbours_are_deli
     assert (sorted(bench.sink.stored), bench.books.parked) == (sorted(set(numbered(100)) - {"r20"}), 1)
 
 
+def test_what_a_person_has_put_back_is_found_without_a_wake(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.flusher.LOOK_S", 0.01)
+    bench.fill(1)
+    bench.outbox.park(bench.outbox.head(QUERIES), "refused")  # type: ignore[arg-type]
+    thread = threading.Thread(target=bench.flusher.run)
+    thread.start()
+    came = threading.Event()
+    bench.sink.verdict = lambda _: came.set()
+    assert not came.wait(0.1), "it waits"
+    bench.outbox.retry(1)
+    assert came.wait(10)
+    bench.flusher.stop(bench.clock.monotonic())
+    thread.join()
+    assert bench.sink.stored == ["r0"]
+
+
 # -- its pulse -------------------------------------------------------------------------------------------------------
 
 
@@ -446,11 +462,11 @@ def test_each_request_and_each_wait_is_a_step_with_the_time_that_it_may_take(ben
     bench.sink.verdict = verdict
     bench.flusher._woken = Waits()
     bench.flusher.run()
-    began_s = bench.clock.monotonic() - 2
+    began_s = bench.clock.monotonic() - LOOK_S - 2
     assert steps == [
         Step("sending to the backend", SEND_S, began_s),
         Step("sending to the backend", SEND_S, began_s + 1),
-        Step("waiting", None, began_s + 2),
+        Step("waiting", LOOK_S, began_s + 2),
     ]
 
 

@@ -25,6 +25,7 @@ from pydantic_core import PydanticUndefined
 import agent.errors
 import storage.errors
 from agent.cli import FOUND, INTERRUPTED, RUNNING, UNUSABLE, cli
+from agent.cli.outbox import outbox
 from agent.config.complaints import section
 from agent.config.environment import variables
 from agent.config.layers import load
@@ -48,6 +49,7 @@ from agent.sources._statement_servers import (
     RESET,
 )
 from agent.status import Scoreboard
+from scripts import replay
 from scripts.bench import MEASUREMENTS
 from storage.connection import connect_readonly
 from storage.errors import CodedError
@@ -153,18 +155,36 @@ def test_every_word_stands_in_the_table_and_no_other() -> None:
 
 
 def test_every_option_is_named_and_no_other() -> None:
+    options = options_of(cli, *cli.commands.values())
+    usage = chapter("## Usage").split("### Run as a service")[0]
+    named = set(re.findall(r"(?<![\w/-])(--?[a-z][a-z-]*)(?!\w)", usage.replace("python -m", "python")))
+    assert named == options | set(cli.context_settings["help_option_names"])
+
+
+def options_of(*commands: click.Command) -> set[str]:
     context = click.Context(cli, **cli.context_settings)
-    commands = [cli, *cli.commands.values()]
-    options = {
+    return {
         name
         for command in commands
         for parameter in command.get_params(context)
         for name in (*parameter.opts, *parameter.secondary_opts)
         if name.startswith("-")
     }
-    usage = chapter("## Usage").split("### Run as a service")[0]
-    named = set(re.findall(r"(?<![\w/-])(--?[a-z][a-z-]*)(?!\w)", usage.replace("python -m", "python")))
-    assert named == options | set(cli.context_settings["help_option_names"])
+
+
+def test_every_word_and_option_of_the_outbox_is_named_and_no_other() -> None:
+    part = chapter("## The outbox by hand")
+    words = table("word behind `outbox`", part)
+    assert {re.findall(r"`([a-z]+)", row[0])[0] for row in words} == set(outbox.commands)
+    named = set(re.findall(r"(?<![\w/-])(--[a-z][a-z-]*)", part))
+    assert named == options_of(*outbox.commands.values()) - options_of(cli)
+
+
+def test_every_option_of_a_replay_stands_in_the_table_and_no_other() -> None:
+    rows = table("option of `replay.py`")
+    named = {name for row in rows for name in re.findall(r"`(--[a-z-]+)", row[0])}
+    known = {name for action in replay.parser()._actions for name in action.option_strings}
+    assert named == known - {"-h", "--help"}
 
 
 def test_what_leaves_of_a_text_is_what_it_shows() -> None:

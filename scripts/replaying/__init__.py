@@ -1,0 +1,1 @@
+"""What scripts/replay.py is made of; all but `meant` needs the packages of the agent."""
