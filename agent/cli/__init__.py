@@ -30,7 +30,6 @@ from agent.cli.options import (
     show_table,
     with_options,
 )
-from agent.cli.outbox import outbox
 from agent.config.schema import Config
 from agent.errors import ConfigError, DemoMissing
 from storage.errors import ChoiceUnclear, CodedError, OutboxError, OutboxLocked, ParcelUnwritable
@@ -39,7 +38,23 @@ __all__ = ["FOUND", "INTERRUPTED", "RUNNING", "UNUSABLE", "cli", "main"]
 WATCH_S = 1.0
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+class _Words(click.Group):
+    """Words that have words of their own behind them are loaded when they are said: the agent holds none of that."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All of them."""
+        return sorted([*super().list_commands(ctx), "outbox"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The one that was said."""
+        if cmd_name != "outbox":
+            return super().get_command(ctx, cmd_name)
+        from agent.cli.outbox import outbox
+
+        return outbox
+
+
+@click.group(cls=_Words, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dbpower-agent")
 @with_options
 @click.pass_context
@@ -50,16 +65,15 @@ def cli(context: click.Context, /, **options: Any) -> None:
         context.invoke(run)
 
 
-cli.add_command(outbox)
-
-
 @cli.command()
 @with_options
 @click.pass_context
 def run(context: click.Context, /, **options: Any) -> None:
     """Runs the agent until SIGTERM or SIGINT."""
     from agent import conductor, lobby
+    from agent.thrift import be_thrifty
 
+    be_thrifty()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # until the conductor takes over
     config, layers = load_config(context, options)
