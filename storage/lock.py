@@ -15,7 +15,7 @@ from storage.errors import OutboxError, OutboxFull, OutboxInaccessible, OutboxLo
 
 NAME = "agent.lock"
 _PID_BYTES = 20
-_LOOK_S = 0.05
+_LOOK_S, _LOOKS = 0.05, 20
 
 
 class DirectoryLock:
@@ -108,10 +108,12 @@ def _named(descriptor: int) -> str:
 
 def _take(*descriptors: int) -> None:
     for descriptor in descriptors:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        for _ in range(_LOOKS):
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
             select.select((), (), (), _LOOK_S)  # somebody may only have looked who has it
+        else:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
