@@ -33,7 +33,6 @@ MIN_RATE, MAX_RATE = 0.01, 1e9
 def main(words: Sequence[str] | None = None) -> int:
     """The command line; gives the exit code."""
     options = _options(words)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if options.export is not None:
             return _export(options)
@@ -128,4 +127,5 @@ def _write_parquet(path: Path, envelopes: Envelopes) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is half written is tidied up
     sys.exit(main())

@@ -199,6 +199,20 @@ def test_a_backend_that_is_away_ends_it_after_30_seconds_and_nothing_is_lost(car
         assert (back.returncode, Counter(stub.ids())) == (0, EXPECTED)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_export_that_is_ended_leaves_nothing(carried: Path, tmp_path: Path, number: signal.Signals) -> None:
+    copy, room = shutil.copytree(carried, tmp_path / "copy"), tmp_path / "room"
+    room.mkdir()
+    command = [sys.executable, str(REPLAY), str(copy), "--export", str(tmp_path / "x.csv")]
+    with subprocess.Popen(command, env=environment(TMPDIR=str(room)), stderr=subprocess.PIPE, text=True) as process:
+        assert wait_until(lambda: any(".part" in path.name for path in tmp_path.iterdir()), SOON_S)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=SOON_S)
+    assert (process.returncode, "Stopped" in said, "Traceback" in said) == (1, True, False), said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "room"]
+    assert list(room.iterdir()) == []
+
+
 def test_on_a_terminal_there_is_a_bar(carried: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(carried, tmp_path / "copy")
     ours, theirs = pty.openpty()

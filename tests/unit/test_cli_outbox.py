@@ -150,6 +150,28 @@ def test_what_cannot_be_read_is_said(say: Say, data: Path, tmp_path: Path) -> No
     )
 
 
+@pytest.mark.parametrize("words", [("show", 10**20), ("retry", 10**20), ("discard", 10**20, "--yes"), ("show", 0)])
+def test_a_number_that_no_envelope_can_have_is_a_sentence(say: Say, words: tuple[object, ...]) -> None:
+    code, _, err = say(*words)
+    assert (code, "is not in the range" in err) == (2, True)
+
+
+def test_of_a_damaged_one_it_is_said_what_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(Outbox(tmp_path, topics=TOPICS)) as outbox:
+        outbox.commit(Change((Draft(QUERIES, 2, packed("a", "b")),)))
+    content = bytearray((tmp_path / FILE_NAME).read_bytes())
+    content[100:200] = b"\xff" * 100
+    (tmp_path / FILE_NAME).write_bytes(content)
+    monkeypatch.setattr("sys.argv", ["dbpower-agent", "outbox", "ls", "--directory", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    shown = capsys.readouterr()
+    assert (end.value.code, "The outbox was damaged: 2 records saved, 0 lost" in shown.err) == (1, True)
+    assert len(shown.out.splitlines()) == 2
+
+
 def test_room_is_given_back(say: Say) -> None:
     code, out, _ = say("vacuum")
     assert (code, out.endswith(" bytes were given back\n")) == (0, True)

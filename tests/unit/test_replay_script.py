@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -29,6 +30,7 @@ from agent.replay import Progress
 from agent.sinks import COMMAND_RESULT, QUERIES, TOPICS
 from scripts import replay
 from scripts.replaying import shown
+from scripts.replaying.meant import STOPPED
 from storage.audit import audit
 from storage.envelope import PARTIAL, Change, Draft, Envelope
 from storage.errors import OutboxLocked
@@ -522,6 +524,22 @@ def test_a_ledger_is_for_its_owner_alone(data: Path, say: Say) -> None:
     made = [path for path in data.iterdir() if ".replayed" in path.name]
     assert made
     assert {path.stat().st_mode & 0o777 for path in made} == {0o600}
+
+
+def test_a_signal_ends_all_of_it_behind_the_envelope_on_its_way(
+    say: Say, stub: StubBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        with closing(Outbox(tmp_path / "farm" / name)) as outbox:
+            outbox.commit(Change((Draft(QUERIES, 1, packed(name)),)))
+    monkeypatch.setattr("scripts.replaying.shown._lines", lambda *_: lambda _: signal.raise_signal(signal.SIGINT))
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    code, out, err = say(tmp_path / "farm")
+    assert (code, err, ids(stub)) == (1, f"{STOPPED}\n", ["one"])
+    assert out.count("delivered") == 1
+    monkeypatch.undo()
+    assert (say(tmp_path / "farm")[0], ids(stub)) == (0, ["one", "two"])
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 # -- how far it is -----------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from storage import diagnosis
 from storage.envelope import Change, Draft
 from storage.errors import OutboxDamaged, OutboxForeign, OutboxFull, OutboxInaccessible, OutboxLocked, OutboxNewer
 from storage.lock import NAME, DirectoryLock, holder
@@ -196,6 +197,20 @@ def test_an_agent_that_starts_while_somebody_asks_starts_all_the_same(tmp_path: 
 
 
 # -- what is not as it should be -------------------------------------------------------------------------------------
+
+
+def test_a_large_file_is_read_through_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Outbox(tmp_path)) as outbox:
+        fill(outbox, count=200)
+    content = bytearray((tmp_path / FILE_NAME).read_bytes())
+    at = content.index(b"\x1f\x8b\x08", len(content) // 2) // 4_096 * 4_096  # a page with bodies
+    content[at : at + 4_096] = bytes(4_096)
+    (tmp_path / FILE_NAME).write_bytes(content)
+    monkeypatch.setattr(diagnosis, "CHECKED_BYTES", 0)
+    assert diagnosis.diagnose(tmp_path / FILE_NAME, None, describe) is None, "an agent finds it later"
+    with read(tmp_path) as reader:
+        assert reader.salvaged is not None
+        assert 0 < len(reader.heads()) < 200
 
 
 def test_a_damaged_file_gives_what_is_whole_and_says_what_was_lost(damaged: Path) -> None:
