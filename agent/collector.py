@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 
-import orjson
-
 from agent import body
 from agent.commands import Result
 from agent.logs import tell
@@ -94,15 +92,6 @@ class Collector:
     def drop(self) -> None:
         """Forgets the turn; the source is read again from the saved bookmark."""
         self._turn = _Turn()
-
-
-def describe(packed: bytes) -> tuple[str, int] | None:
-    """Topic and number of records of an envelope's body; None when it is none of ours."""
-    try:
-        content = orjson.loads(body.unpack(packed))
-        return (COMMAND_RESULT, 1) if "command_id" in content else (QUERIES, len(content["queries"]))
-    except (ValueError, TypeError, KeyError):
-        return None
 
 
 def result_draft(result: Result) -> Draft:

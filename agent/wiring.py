@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from agent import sources
 from agent.backoff import RECONNECT_BASE_S, RECONNECT_CAP_S, Backoff
 from agent.clock import Clock
-from agent.collector import Collector, describe
+from agent.collector import Collector
 from agent.command_book import CommandBook
 from agent.command_desk import PAUSED_NOTE, CommandDesk
 from agent.commands import Command, addressees
@@ -35,6 +35,7 @@ from agent.transport import Transport
 from agent.vigil import Vigil
 from agent.watch import Watch
 from agent.watch_loop import Room, WatchLoop, WatchParts, Word
+from storage.bodies import describe
 from storage.envelope import Tally
 from storage.lock import DirectoryLock
 from storage.outbox import Outbox

@@ -84,6 +84,18 @@ def make_durable(connection: sqlite3.Connection) -> None:
     demand_durable(connection)
 
 
+def number(connection: sqlite3.Connection, pragma: str) -> int:
+    """What that PRAGMA answers."""
+    ((found,),) = connection.execute(f"PRAGMA {pragma}").fetchall()
+    return int(found)
+
+
+def give_back(connection: sqlite3.Connection, pages: int) -> None:
+    """Gives so many unused pages to the file system, through the WAL."""
+    # execute() would free a single page; executescript runs the pragma to its end.
+    connection.executescript(f"PRAGMA incremental_vacuum({pages}); PRAGMA wal_checkpoint(PASSIVE)")
+
+
 def close_as_it_is(connection: sqlite3.Connection, path: Path) -> None:
     """Closes the only connection that writes `path` without what SQLite does at the last one: merge the WAL into the
     file and delete it. Where the file is too damaged to be opened a second time it does."""

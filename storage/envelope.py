@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from storage.guard import guard
 
+QUERIES, COMMAND_RESULT = "queries", "command_result"  # the topics
 PARTIAL = "partial"  # how the reason begins of what was parked because the backend took only a part of its records
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from storage import envelopes, parking
-from storage.connection import STATEMENT_ERRORS, connect, demand_durable, explain, make_durable, or_full
+from storage.closable import Closable
+from storage.connection import STATEMENT_ERRORS, connect, explain, give_back, make_durable, number, or_full
 from storage.errors import OutboxGone, OutboxInaccessible, OutboxOlder
 from storage.findings import Describe
 from storage.lock import DirectoryLock, holder
@@ -27,7 +27,7 @@ CHUNK_PAGES = 1_024
 T = TypeVar("T")
 
 
-class Keeper:
+class Keeper(Closable):
     """The outbox in `directory`. `describe` and `on_loss`: as for Outbox, for one that has to be healed first.
 
     Raises OutboxLocked (an agent begins at this moment), OutboxOlder, OutboxForeign, OutboxNewer, OutboxInaccessible,
@@ -53,7 +53,6 @@ class Keeper:
     def _durable(self) -> None:
         try:
             make_durable(self._sql)
-            demand_durable(self._sql)
         except STATEMENT_ERRORS as error:
             raise or_full(explain(error), self.path.parent) from error
 
@@ -76,26 +75,20 @@ class Keeper:
 
     def vacuum(self) -> int:
         """Gives all unused pages back to the file system, in chunks; gives the bytes."""
-        before = self._pages()
+        before = number(self._sql, "page_count")
         while self._give_chunk_back():
             pass
-        return max(0, before - self._pages())
+        return max(0, before - number(self._sql, "page_count")) * number(self._sql, "page_size")
 
     def _give_chunk_back(self) -> bool:
         try:
-            ((unused,),) = self._sql.execute("PRAGMA freelist_count").fetchall()
+            unused = number(self._sql, "freelist_count")
             if unused:
-                # execute() would free a single page; executescript runs the pragma to its end.
-                self._sql.executescript(f"PRAGMA incremental_vacuum({CHUNK_PAGES}); PRAGMA wal_checkpoint(PASSIVE)")
-            ((left,),) = self._sql.execute("PRAGMA freelist_count").fetchall()
+                give_back(self._sql, CHUNK_PAGES)
+            left = number(self._sql, "freelist_count")
         except STATEMENT_ERRORS as error:
             raise or_full(explain(error), self.path.parent) from error
         return bool(left and left < unused)
-
-    def _pages(self) -> int:
-        ((pages,),) = self._sql.execute("PRAGMA page_count").fetchall()
-        ((size,),) = self._sql.execute("PRAGMA page_size").fetchall()
-        return int(pages) * int(size)
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -125,12 +118,6 @@ class Keeper:
     def close(self) -> None:
         """Ends the connection; calling it twice is fine."""
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
 
 def _retry_some(sql: sqlite3.Connection, seqs: list[int]) -> int:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from storage import books, envelopes, gaps, notes
 from storage.ballast import Ballast
-from storage.connection import STATEMENT_ERRORS, close_as_it_is, explain, or_full
+from storage.connection import STATEMENT_ERRORS, close_as_it_is, explain, give_back, number, or_full
 from storage.directory import free_bytes, make_directory, make_private
 from storage.envelope import Losses, Tally
 from storage.errors import OutboxBroken, OutboxDamaged, OutboxError, OutboxFull, OutboxGone
@@ -153,12 +153,12 @@ class OutboxFile:
     def used_bytes(self) -> int:
         """What stands in the file, without its unused pages."""
         with self.reading() as sql:
-            return (_number(sql, "page_count") - _number(sql, "freelist_count")) * _number(sql, "page_size")
+            return (number(sql, "page_count") - number(sql, "freelist_count")) * number(sql, "page_size")
 
     def unused_bytes(self) -> int:
         """What can be stored without the file becoming longer."""
         with self.reading() as sql:
-            return _number(sql, "freelist_count") * _number(sql, "page_size")
+            return number(sql, "freelist_count") * number(sql, "page_size")
 
     def free_bytes(self) -> tuple[int, int]:
         """Bytes free on the disk for us, and its size."""
@@ -229,10 +229,9 @@ class OutboxFile:
 
     def _give_chunk_back(self, sql: sqlite3.Connection) -> bool:
         chunk = self._opening.checkpoint_pages
-        if _number(sql, "freelist_count") < chunk:
+        if number(sql, "freelist_count") < chunk:
             return False
-        # execute() would free a single page; executescript runs the pragma to its end.
-        sql.executescript(f"PRAGMA incremental_vacuum({chunk}); PRAGMA wal_checkpoint(PASSIVE)")
+        give_back(sql, chunk)
         return True
 
     def _commit(self, sql: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -292,8 +291,3 @@ class OutboxFile:
 def _intact_losses(sql: sqlite3.Connection) -> Losses:
     gaps.demand_intact(sql)
     return gaps.losses(sql)
-
-
-def _number(sql: sqlite3.Connection, pragma: str) -> int:
-    ((number,),) = sql.execute(f"PRAGMA {pragma}").fetchall()
-    return int(number)

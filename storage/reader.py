@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from storage.closable import Closable
 from storage.connection import STATEMENT_ERRORS, connect, connect_readonly, explain
 from storage.diagnosis import diagnose
 from storage.directory import free_bytes
@@ -60,7 +60,7 @@ class Head:
     row: int = 0
 
 
-class OutboxReader:
+class OutboxReader(Closable):
     """`path`: the file itself or its directory. `salvaged`: what a damaged one was found to have lost, else None;
     `unreadable`: what is wrong with envelopes that were left out because nobody can know what they were.
 
@@ -217,12 +217,6 @@ class OutboxReader:
     def close(self) -> None:
         """Ends the connection and removes the copy, if there was one; calling it twice is fine."""
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
 
 def outboxes(path: Path) -> list[Path]:

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from storage.envelope import Envelope
+from storage.envelope import QUERIES, Envelope
 from storage.parcel import aside
 
-QUERIES = "queries"
 Envelopes = Callable[[], Iterable[Envelope]]  # may be asked twice: once for the columns, once for the rows
 Row = dict[str, Any]
 

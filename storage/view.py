@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from storage import gaps, notes
 from storage.books import fields_of, tally_of
+from storage.closable import Closable
 from storage.connection import STATEMENT_ERRORS, connect_readonly, explain
 from storage.envelope import Losses, Tally
 from storage.errors import OutboxInaccessible
@@ -16,7 +16,7 @@ from storage.outbox_file import FILE_NAME
 from storage.schema import GUARDED, VERSION, identify
 
 
-class OutboxView:
+class OutboxView(Closable):
     """What stands in the outbox of `directory` now. An outbox that does not exist yet reads as an empty one.
 
     Raises OutboxForeign, OutboxNewer, OutboxInaccessible, or OutboxBroken.
@@ -88,9 +88,3 @@ class OutboxView:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()

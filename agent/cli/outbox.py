@@ -174,7 +174,7 @@ def _directory(context: click.Context, directory: Path | None, options: dict[str
 def _reader(
     context: click.Context, directory: Path | None, options: dict[str, Any], *, beside: bool = True
 ) -> Iterator[OutboxReader]:
-    from agent.collector import describe
+    from storage.bodies import describe
     from storage.reader import OutboxReader
 
     where = _directory(context, directory, options)
@@ -187,7 +187,7 @@ def _reader(
 
 @contextmanager
 def _keeper(context: click.Context, directory: Path | None, options: dict[str, Any]) -> Iterator[Keeper]:
-    from agent.collector import describe
+    from storage.bodies import describe
     from storage.keeper import Keeper
 
     where = _directory(context, directory, options)

@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import Protocol
 
 from agent.delivery import Verdict
-from storage.envelope import Envelope
+from storage.envelope import COMMAND_RESULT, QUERIES, Envelope
 
-QUERIES, COMMAND_RESULT = "queries", "command_result"
+__all__ = ["COMMAND_RESULT", "QUERIES", "TOPICS", "Sink", "find", "kinds"]
 TOPICS = (COMMAND_RESULT, QUERIES)  # in the order of sending
 
 

@@ -13,19 +13,19 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 
 from agent import logs
-from agent.acknowledge import acknowledge
-from agent.cargo import Account, Cargo, parts
 from agent.clock import Clock
 from agent.errors import ReplayGivenUp
-from agent.ledger import PARKED, Ledger, known
-from agent.replay import Replay, missing_and_doubled, takes_bulk_calls
-from agent.sinks import QUERIES
+from agent.replay.acknowledge import acknowledge
+from agent.replay.cargo import Account, Cargo, parts
+from agent.replay.ledger import Ledger, known
+from agent.replay.replay import Replay, takes_bulk_calls
 from agent.sinks.http import HttpSink
 from agent.transport import Transport
 from scripts.replaying.freight import Freight, freights
 from scripts.replaying.meant import FOUND, STOPPED, UNUSABLE
 from scripts.replaying.recipient import Recipient, recipient
 from scripts.replaying.shown import shown
+from scripts.replaying.verify import verify
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ def deliver(options: argparse.Namespace) -> int:
             code = _dry_run(found, options)
         else:
             to = recipient(options, os.environ)
-            code = _verify(found, to, options) if options.verify else _deliver(found, to, options)
+            code = verify(found, to, options) if options.verify else _deliver(found, to, options)
         wrong = [*skipped, *(sentence for each in found for sentence in each.wrong)]
         print(*wrong, sep="\n", end="\n" if wrong else "", file=sys.stderr)
         return code or (FOUND if wrong else 0)
@@ -69,23 +69,6 @@ def _dry_run(found: Sequence[Freight], options: argparse.Namespace) -> int:
     for each in () if options.json else told:
         print(f"{each['outbox']}: {each['records']:,} records in {each['envelopes']:,} envelopes would be delivered")
     return 0
-
-
-def _verify(found: Sequence[Freight], to: Recipient, options: argparse.Namespace) -> int:
-    keys = []
-    for freight in found:
-        of = known(freight.ledger).get
-        expected = [part for head in freight.heads if head.topic == QUERIES for part in parts(head, of)]
-        keys += [part.key for part in expected if part.state != PARKED]
-    with closing(Transport(to.url, to.key)) as transport:
-        missing, doubled = missing_and_doubled(transport, keys)
-    if options.json:
-        print(json.dumps({"keys": len(keys), "missing": missing, "doubled": doubled}))
-    else:
-        print(f"{len(keys):,} keys, {len(missing):,} missing at the backend; it has {len(doubled):,} records twice")
-        lines = [*(f"missing: {key}" for key in missing), *(f"twice: {name}" for name in doubled)]
-        print(*lines, sep="\n", end="\n" if lines else "")
-    return FOUND if missing or doubled else 0
 
 
 def _deliver(found: Sequence[Freight], to: Recipient, options: argparse.Namespace) -> int:

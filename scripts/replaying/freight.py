@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.errors import ReplayRefused
-from agent.replay import ledger_beside
+from agent.replay.replay import ledger_beside
 from scripts.replaying.meant import choice_of, heads_of, readers
 from storage import parcel
 from storage.choice import chosen

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import time
 from contextlib import ExitStack
 
+from storage.bodies import describe
 from storage.choice import Choice, chosen, moment, retriable
 from storage.errors import OutboxForeign
 from storage.reader import Head, OutboxReader, outboxes
@@ -27,15 +26,6 @@ def choice_of(options: argparse.Namespace) -> Choice:
         limit=options.limit if options.export else None,
         order=options.order,
     )
-
-
-def describe(packed: bytes) -> tuple[str, int] | None:
-    """Topic and number of records of a body, without any package; None when it is none of ours."""
-    try:
-        content = json.loads(gzip.decompress(packed))
-        return ("command_result", 1) if "command_id" in content else ("queries", len(content["queries"]))
-    except (OSError, EOFError, ValueError, TypeError, KeyError):
-        return None
 
 
 def readers(options: argparse.Namespace, stack: ExitStack) -> tuple[list[OutboxReader], list[str]]:

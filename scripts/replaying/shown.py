@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from agent.clock import Clock
-from agent.replay import Progress
+from agent.replay.replay import Progress
 from scripts.replaying.meant import LINE_EVERY_S
 
 Tell = Callable[[Progress], None]

@@ -15,19 +15,19 @@ import orjson
 import pytest
 
 from agent import body
-from agent.cargo import AHEAD, Cargo
-from agent.collector import describe
 from agent.errors import LedgerUnusable
-from agent.ledger import ACCEPTED, Ledger
+from agent.replay.cargo import AHEAD, Cargo
+from agent.replay.ledger import ACCEPTED, Ledger
 from agent.sinks import QUERIES
 from scripts import replay as script
+from storage.bodies import describe
 from storage.envelope import Change, Draft, Envelope
 from storage.outbox import Outbox
 from storage.reader import OutboxReader
 from tests.fakes.sink import FakeSink
 from tests.fakes.stub_backend import StubBackend
 from tests.faults.small_disk import Disk, Hog, tmpfs
-from tests.unit.test_cargo import flush
+from tests.unit.replay.test_cargo import flush
 
 RECORDS = 60
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import orjson
 
 from agent import body
-from agent.collector import Collector, describe, result_draft
+from agent.collector import Collector, result_draft
 from agent.commands import Command, Result
 from agent.delivery import RETRY_AFTER_CAP_S
 from agent.flusher import Flusher
@@ -24,6 +24,7 @@ from agent.sinks import QUERIES, TOPICS
 from agent.status import LinkStatus, Scoreboard
 from storage.audit import audit
 from storage.ballast import NAMES
+from storage.bodies import describe
 from storage.envelope import Change, Envelope, Tally
 from storage.errors import OutboxError, OutboxFull
 from storage.high_water import FILE_NAME as MARK

@@ -7,7 +7,6 @@ coded error escapes as a traceback or gets the wrong exit code; an audit that fi
 import json
 import logging
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -24,17 +23,7 @@ from storage.envelope import Change, Draft
 from storage.errors import CodedError, OutboxError, OutboxLocked
 from storage.outbox import FILE_NAME, Outbox
 
-
-@pytest.fixture(autouse=True)
-def quiet_again() -> Iterator[None]:
-    """The log goes to the captured standard error, which ends with the test."""
-    handlers, level, propagate = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate
-    last_resort = logging.lastResort
-    yield
-    for handler in LOGGER.handlers:
-        handler.close()
-    LOGGER.handlers[:], LOGGER.propagate, logging.lastResort = handlers, propagate, last_resort
-    LOGGER.setLevel(level)
+pytestmark = pytest.mark.usefixtures("quiet_again")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import logging
 import os
 import shutil
 import signal
@@ -22,11 +21,10 @@ import orjson
 import pytest
 
 from agent import body
-from agent.cargo import Account
 from agent.dev.faults import Fault
 from agent.dev.serve import RunningBackend
-from agent.logs import LOGGER
-from agent.replay import Progress
+from agent.replay.cargo import Account
+from agent.replay.replay import Progress
 from agent.sinks import COMMAND_RESULT, QUERIES, TOPICS
 from scripts import replay
 from scripts.replaying import shown
@@ -46,15 +44,7 @@ RESULT = b'{"command_id":7,"success":true,"result":{}}'
 Say = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(autouse=True)
-def quiet_again() -> Iterator[None]:
-    handlers, level, propagate = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate
-    last_resort = logging.lastResort
-    yield
-    for handler in LOGGER.handlers:
-        handler.close()
-    LOGGER.handlers[:], LOGGER.propagate, logging.lastResort = handlers, propagate, last_resort
-    LOGGER.setLevel(level)
+pytestmark = pytest.mark.usefixtures("quiet_again")
 
 
 @pytest.fixture(autouse=True)

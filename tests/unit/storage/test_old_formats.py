@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.collector import describe
 from storage.audit import audit
+from storage.bodies import describe
 from storage.envelope import Gap, Tally
 from storage.high_water import FILE_NAME as MARK_NAME
 from storage.outbox import FILE_NAME, Outbox

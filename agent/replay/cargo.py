@@ -12,7 +12,7 @@ from hashlib import sha256
 from itertools import islice
 
 from agent import body
-from agent.ledger import ACCEPTED, OFFERED, PARKED, SPLIT, Entry, Ledger
+from agent.replay.ledger import ACCEPTED, OFFERED, PARKED, SPLIT, Entry, Ledger
 from storage.envelope import Draft, Envelope
 from storage.errors import OutboxDamaged
 from storage.reader import Head
@@ -91,7 +91,7 @@ class Cargo:
         self.account = Account()
         self._load, self._ledger, self._again = load, ledger, again
         self._numbers = 0
-        self._announced: set[str] = set()  # keys that the ledger calls offered already
+        self._announced: dict[str, Entry | None] = {}  # what the ledger calls offered, and what it said before
         self._on_its_way = ""  # the key of the envelope that is offered now
         self.waiting = 0  # records that are neither delivered nor kept aside
         self.unreadable: list[str] = []  # what is wrong with envelopes whose body is damaged
@@ -142,8 +142,8 @@ class Cargo:
         """
         if envelope.key not in self._announced:
             coming = [self._found(envelope), *islice(self._items[envelope.topic].values(), AHEAD)]
+            self._announced |= {item.key: self._ledger.of(item.key) for item in coming if not item.doubtful}
             self._ledger.put({item.key: Entry(OFFERED, doubtful=item.doubtful) for item in coming})
-            self._announced.update(item.key for item in coming if not item.doubtful)
         self._on_its_way = envelope.key
 
     def withdraw(self) -> None:
@@ -152,7 +152,11 @@ class Cargo:
 
     def close(self) -> None:
         """Takes back what the ledger calls offered and surely has not arrived. Raises LedgerUnusable."""
-        self._ledger.forget(self._announced - {self._on_its_way})
+        self._announced.pop(self._on_its_way, None)
+        before = {key: entry for key, entry in self._announced.items() if entry is not None}
+        if before:
+            self._ledger.put(before)
+        self._ledger.forget(self._announced.keys() - before)
         self._announced.clear()
 
     def doubt(self, envelope: Envelope) -> None:
@@ -199,7 +203,7 @@ class Cargo:
         self._ledger.put({item.key: Entry(PARKED, reason=reason) for item in items})
         for item in items:
             self._remove(item)
-            self._announced.discard(item.key)
+            self._announced.pop(item.key, None)
             self.account.parked += item.records
         return True
 
@@ -211,7 +215,7 @@ class Cargo:
 
     def _put(self, envelope: Envelope, entry: Entry) -> None:
         self._ledger.put({envelope.key: entry})
-        self._announced.discard(envelope.key)
+        self._announced.pop(envelope.key, None)
         self._on_its_way = ""
 
     def _settle(self, envelope: Envelope) -> None:

@@ -13,18 +13,18 @@ import orjson
 import pytest
 
 from agent import body
-from agent.acknowledge import acknowledge
-from agent.cargo import Cargo
-from agent.collector import describe
-from agent.ledger import Ledger
+from agent.replay.acknowledge import acknowledge
+from agent.replay.cargo import Cargo
+from agent.replay.ledger import Ledger
 from agent.sinks import QUERIES, TOPICS
 from storage.audit import audit
+from storage.bodies import describe
 from storage.choice import retriable
 from storage.envelope import Change, Draft
 from storage.outbox import Outbox
 from storage.reader import Head, OutboxReader
 from tests.fakes.sink import FakeSink
-from tests.unit.test_cargo import flush
+from tests.unit.replay.test_cargo import flush
 
 
 def fill(directory: Path, *bodies: list[str]) -> None:

@@ -6,21 +6,18 @@ The file is only read; what was accepted is remembered in a ledger, so a replay 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-import orjson
-
 from agent.body import dumps
-from agent.cargo import Account, Cargo
 from agent.clock import Clock
 from agent.delivery import Delivered, judge_bulk
-from agent.errors import BackendAway, BackendBusy, BodyRefused, ReplayGivenUp, ReplayRefused
+from agent.errors import BackendAway, BackendBusy, BodyRefused, ReplayGivenUp
 from agent.flusher import Flusher
+from agent.replay.cargo import Account, Cargo
 from agent.sinks import Sink
 from agent.sinks.http import BULK_PATH
 from agent.status import LinkStatus, Scoreboard
@@ -28,7 +25,6 @@ from agent.transport import Transport
 from storage.errors import CodedError
 
 GIVE_UP_S = 30.0
-PAGE = 10_000
 BUSY_S = 300.0  # so long one body may be refused as too much, while the backend takes others
 HOLD_S = CAP_S = 5.0  # somebody waits for it
 
@@ -102,9 +98,10 @@ class Replay:
                 wrong_since_s = began_s if wrong_since_s is None else wrong_since_s
                 self._demand_hope(error, wrong_since_s)
             pause_s = self._pause_s(settled, wait_s or 0.0, began_s)
-            left_s = (wrong_since_s or 0.0) + GIVE_UP_S - self._clock.monotonic()
+            if wrong_since_s is not None and (left_s := wrong_since_s + GIVE_UP_S - self._clock.monotonic()) > 0:
+                pause_s = min(pause_s, left_s)
             if pause_s > 0:
-                self._wait(min(pause_s, left_s) if left_s > 0 else pause_s)
+                self._wait(pause_s)
 
     def _settled(self) -> int:
         account = self._cargo.account
@@ -148,28 +145,6 @@ def takes_bulk_calls(transport: Transport, clock: Clock) -> bool:
     except BackendAway:
         return False
     return isinstance(judge_bulk(answer, 0, clock.now()), Delivered)
-
-
-def missing_and_doubled(transport: Transport, keys: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Of these keys those that a development backend does not have, and the ids of records that it has twice.
-
-    Raises BackendAway, and ReplayRefused when the backend tells neither.
-    """
-    try:
-        known = {each["key"] for each in orjson.loads(transport.get("/dev/keys").body)}
-        has_doubles = orjson.loads(transport.get("/dev/summary").body)["duplicates"] > 0
-        doubled = [name for name, times in _ids(transport).items() if times > 1] if has_doubles else []
-    except (ValueError, TypeError, KeyError) as error:
-        raise ReplayRefused("this backend does not tell which keys it has") from error
-    return [key for key in keys if key not in known], doubled
-
-
-def _ids(transport: Transport) -> Counter[str]:
-    found, after = Counter[str](), 0
-    while page := orjson.loads(transport.get(f"/dev/queries?after={after}&limit={PAGE}").body):
-        found.update(str(entry["record"].get("id")) for entry in page)
-        after = page[-1]["number"]
-    return found
 
 
 def ledger_beside(path: Path) -> Path:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from agent import ledger as module
 from agent.errors import LedgerUnusable
-from agent.ledger import ACCEPTED, OFFERED, SPLIT, Entry, Ledger
+from agent.replay import ledger as module
+from agent.replay.ledger import ACCEPTED, OFFERED, SPLIT, Entry, Ledger
 
 BACKEND = "https://backend 7"
 ENTRIES = {

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import body
-from agent.cargo import Account, Cargo
 from agent.flusher import Flusher
-from agent.ledger import ACCEPTED, OFFERED, PARKED, Entry, Ledger
+from agent.replay.cargo import Account, Cargo
+from agent.replay.ledger import ACCEPTED, OFFERED, PARKED, Entry, Ledger
 from agent.sinks import COMMAND_RESULT, QUERIES
 from agent.status import Scoreboard
 from storage.envelope import Draft, Envelope
@@ -124,6 +124,16 @@ def test_what_is_on_its_way_at_the_end_stays_in_doubt(hold: Hold, ledger: Ledger
     cargo.offer(first(cargo))
     cargo.close()
     assert [ledger.of(head.key) for head in hold.heads] == [Entry(OFFERED), None]
+
+
+def test_what_was_refused_before_is_so_again_when_it_was_not_sent(hold: Hold, ledger: Ledger) -> None:
+    refused = Entry(PARKED, reason="status 400")
+    ledger.put({head.key: refused for head in hold.heads})
+    cargo = Cargo(hold.heads, hold.load, ledger, again=True)
+    cargo.offer(first(cargo))
+    cargo.withdraw()
+    cargo.close()
+    assert [ledger.of(head.key) for head in hold.heads] == [refused, refused]
 
 
 def test_nobody_knows_is_remembered(hold: Hold, ledger: Ledger) -> None:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent import body
-from agent.collector import describe
-from agent.ledger import ACCEPTED, PARKED, SPLIT, Ledger
+from agent.replay.ledger import ACCEPTED, PARKED, SPLIT, Ledger
 from agent.sinks import TOPICS
+from storage.bodies import describe
 from storage.envelope import Draft
 from storage.outbox import Outbox
 from storage.reader import Head

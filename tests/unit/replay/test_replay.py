@@ -16,19 +16,20 @@ from pathlib import Path
 import orjson
 import pytest
 
-from agent.cargo import Cargo
 from agent.clock import Clock
 from agent.delivery import Hold, Refused, Retry
 from agent.errors import BackendAway, BackendBusy, KeyRefused, NotTheBackend, ReplayGivenUp, ReplayRefused
-from agent.ledger import Ledger
-from agent.replay import BUSY_S, GIVE_UP_S, Progress, Replay, ledger_beside, missing_and_doubled, takes_bulk_calls
+from agent.replay.cargo import Cargo
+from agent.replay.ledger import Ledger
+from agent.replay.replay import BUSY_S, GIVE_UP_S, Progress, Replay, ledger_beside, takes_bulk_calls
 from agent.transport import Answer, Transport
+from scripts.replaying.verify import missing_and_doubled
 from storage.errors import CodedError
 from tests.fakes.clock import ManualClock
 from tests.fakes.sink import FakeSink
 from tests.fakes.stub_backend import StubBackend
-from tests.unit.test_cargo import Hold as Cellar
-from tests.unit.test_cargo import envelope
+from tests.unit.replay.test_cargo import Hold as Cellar
+from tests.unit.replay.test_cargo import envelope
 
 TEN = [[f"r{number}a", f"r{number}b"] for number in range(10)]
 
