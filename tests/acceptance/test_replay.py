@@ -13,6 +13,7 @@ import json
 import os
 import pty
 import re
+import select
 import shutil
 import signal
 import struct
@@ -203,10 +204,21 @@ def test_a_backend_that_is_away_ends_it_after_30_seconds_and_nothing_is_lost(car
 def test_an_export_that_is_ended_leaves_nothing(carried: Path, tmp_path: Path, number: signal.Signals) -> None:
     copy, room = shutil.copytree(carried, tmp_path / "copy"), tmp_path / "room"
     room.mkdir()
+    # In place of the file that it writes: it goes no further than somebody reads.
+    pipe = tmp_path / ".x.csv.part"
+    os.mkfifo(pipe)
     command = [sys.executable, str(REPLAY), str(copy), "--export", str(tmp_path / "x.csv")]
-    with subprocess.Popen(command, env=environment(TMPDIR=str(room)), stderr=subprocess.PIPE, text=True) as process:
-        assert wait_until(lambda: any(".part" in path.name for path in tmp_path.iterdir()), SOON_S)
+    with (
+        open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as written,
+        subprocess.Popen(command, env=environment(TMPDIR=str(room)), stderr=subprocess.PIPE, text=True) as process,
+    ):
+        poll = select.poll()
+        poll.register(written, select.POLLIN)
+        assert poll.poll(SOON_S * 1_000), "it is in the middle of it"
         process.send_signal(number)
+        os.set_blocking(written.fileno(), True)
+        while written.read(65_536):
+            pass
         _, said = process.communicate(timeout=SOON_S)
     assert (process.returncode, "Stopped" in said, "Traceback" in said) == (1, True, False), said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "room"]
