@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 
-from agent import body
+from agent import body, canary
 from agent.commands import Result
 from agent.logs import tell
 from agent.record import to_wire
@@ -25,6 +25,7 @@ class _Turn:
     drafts: list[Draft] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     bookmark: bytes | None = None
+    canary: canary.Sighting | None = None
     records: int = 0
     bytes: int = 0
 
@@ -59,6 +60,8 @@ class Collector:
         turn = self._turn
         for record in reading.records:
             wire = to_wire(record)
+            if (name := canary.name_in(record.sql_text)) is not None:
+                turn.canary = canary.Sighting(name, record.collected_at)
             is_full = turn.open.records >= self._max_records or turn.open.size_with(wire) > self._max_bytes
             if is_full and turn.open.records:
                 turn.seal()
@@ -67,6 +70,11 @@ class Collector:
         turn.records += len(reading.records)
         turn.gaps.extend(reading.gaps)
         turn.bookmark = reading.bookmark
+
+    @property
+    def canary(self) -> canary.Sighting | None:
+        """The marked statement of `doctor --canary` that is in the turn, if one is."""
+        return self._turn.canary
 
     @property
     def is_full(self) -> bool:

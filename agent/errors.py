@@ -37,6 +37,27 @@ class DemoMissing(CodedError):
     remedy = "Run scripts/demo, which installs it, or in the repository: pip install '.[demo]'"
 
 
+class ConfigUnwritable(ConfigError):
+    """The configuration file cannot be written."""
+
+    code = "CF-05"
+    remedy = "Name another one with --config, or run this as the owner of the file and its directory."
+
+
+class ConfigThere(ConfigError):
+    """There is a configuration file already."""
+
+    code = "CF-06"
+    remedy = "Say --force to put a new one in its place, or name another one with --config."
+
+
+class RegistrationRefused(CodedError):
+    """The backend does not register this collector."""
+
+    code = "RG-01"
+    remedy = "Check the token, the team and the name; the backend's administrator knows who may register."
+
+
 class AgentSilent(CodedError):
     """The agent that holds this data directory does not say how it is."""
 
@@ -228,3 +249,73 @@ class ReplayGivenUp(CodedError):
 
     code = "RP-03"
     remedy = "Nothing was lost: when that is mended, the same command goes on from here."
+
+
+class SlowLogNarrow(SetupError):
+    """The server writes only a part of what is slow to mysql.slow_log."""
+
+    code = "MY-07"
+    remedy = "If more is wanted, as an administrator: SET GLOBAL that variable, and the same in its configuration."
+
+
+class SlowLogLarge(SetupError):
+    """Each look scans all of mysql.slow_log, which has become large."""
+
+    code = "MY-08"
+    remedy = "Rotate the table (see the README), or let the agent do it: db_config rotate."
+
+
+class StatementsNotCounted(SetupError):
+    """The server has pg_stat_statements and counts nothing."""
+
+    code = "PG-05"
+    remedy = "As a superuser: ALTER SYSTEM SET that to its usual value; SELECT pg_reload_conf();"
+
+
+class StatementsCrowded(SetupError):
+    """pg_stat_statements is full, and forgets statements before they can be read."""
+
+    code = "PG-06"
+    remedy = "As a superuser: ALTER SYSTEM SET pg_stat_statements.max = 20000; and restart PostgreSQL."
+
+
+class CanaryTooSlow(SetupError):
+    """A statement that counts as slow here would take too long to be run for a try."""
+
+    code = "CA-01"
+    remedy = "Lower min_exec_time_ms or raise read_timeout, or wait for a slow statement of your own."
+
+
+class CanaryLost(CodedError):
+    """The marked statement did not get on in time."""
+
+    code = "CA-02"
+    remedy = "The lines above say what may hold it up; run `doctor --canary` again when they are mended."
+
+
+class ClockOff(CodedError):
+    """This host's clock is not the other side's."""
+
+    code = "HO-01"
+    remedy = "Let a time service set both; ages and start times are wrong by so much, and nothing is lost by it."
+
+
+class FilesExposed(CodedError):
+    """Other users of this host can read or change what belongs to the agent."""
+
+    code = "HO-02"
+    remedy = "chmod 700 the directory and 600 the file; the owner should be the agent's user."
+
+
+class AgentDown(CodedError):
+    """No agent runs on this data directory."""
+
+    code = "AG-02"
+    remedy = "Start it: `systemctl start dbpower-collector`, or `python -m agent`."
+
+
+class BackendPlain(CodedError):
+    """What goes to the backend is not encrypted on its way, the API key neither."""
+
+    code = "BE-07"
+    remedy = "Use an https:// address in backend_url."

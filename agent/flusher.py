@@ -180,6 +180,7 @@ class Flusher:
         if decision.act is Act.ACCEPT:
             self._outbox.accept(envelope, delivered=delivered, reason=decision.reason)
             self._report(envelope.topic, None)
+            self._look_for_canaries(envelope)
             if delivered < envelope.records:
                 skipped = envelope.records - delivered
                 tell(
@@ -201,6 +202,14 @@ class Flusher:
             self._outbox.withdraw()
             if decision.error is not None:
                 self._report(envelope.topic, decision.error)
+
+    def _look_for_canaries(self, envelope: Envelope) -> None:
+        names = self._board.canaries_awaited(now := self._clock.now())
+        if names:  # only while somebody tries the way out
+            text = body.unpack(envelope.body)
+            for name in names:
+                if name.encode() in text:
+                    self._board.has_accepted(name, now)
 
     def _report(self, about: str, error: CodedError | None) -> None:
         if error is None and about not in self._errors:

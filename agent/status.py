@@ -6,10 +6,12 @@ waiting for collection or delivery.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
-from agent import __version__
+from agent import __version__, canary
+from agent.canary import Sighting
 from agent.cost import Spent
 from agent.losses import as_stats
 from agent.pulse import Stuck, thread_of
@@ -25,7 +27,7 @@ class WatchStatus:
     """One watch, written by its own thread. `error` is what is wrong now, None when it is over.
 
     `since`: when it came into its state; `due_at`: when it looks or tries next, None while it waits for a word;
-    `coverage`: of its last whole look, as the reading told it.
+    `coverage`: of its last whole look, as the reading told it; `canary`: the last one that it read.
     """
 
     state: str = IDLE
@@ -39,6 +41,7 @@ class WatchStatus:
     last_collection_at: datetime | None = None
     coverage: float | None = None
     spent: Spent = field(default_factory=Spent)
+    canary: Sighting | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Status:
     delivery: LinkStatus
     heartbeat: LinkStatus
     stuck: tuple[Stuck, ...]
+    canaries_accepted: Mapping[str, datetime]
     uptime_s: float
     now_s: float
     now_unix: float
@@ -120,11 +124,19 @@ class Status:
                 "error": watch.error,
                 "since": watch.since,
                 "due": watch.due_at,
+                "canary": self._canary(watch.canary),
             }
             for name, watch in self.watches.items()
         }
         links = {"delivery": self._link(self.delivery), "heartbeat": self._link(self.heartbeat)}
         return {"error": self.error, **self.stats(), **links, "watches": watches}
+
+    def _canary(self, sighting: Sighting | None) -> dict[str, object] | None:
+        if sighting is None:
+            return None
+        accepted_at = self.canaries_accepted.get(sighting.name)
+        is_it = accepted_at is not None and accepted_at >= sighting.read_at
+        return {**asdict(sighting), "accepted_at": accepted_at if is_it else None}
 
     def _link(self, link: LinkStatus) -> dict[str, object]:
         ago_s = None if link.accepted_at_s is None else round(self.now_s - link.accepted_at_s, 1)
@@ -173,6 +185,7 @@ class Scoreboard:
         self.delivery = LinkStatus()
         self.heartbeat = LinkStatus()
         self.stuck: tuple[Stuck, ...] = ()  # written by the conductor
+        self._canaries_accepted: dict[str, datetime] = {}  # written by the flusher
 
     def watch(self, name: str) -> WatchStatus:
         """What that watch reported last."""
@@ -182,6 +195,17 @@ class Scoreboard:
         """Called by the watch's own thread only."""
         # In place: a new dict made of the old one would undo what another watch reports at the same moment.
         self._watches[name] = replace(self.watch(name), **changes)  # type: ignore[arg-type]
+
+    def canaries_awaited(self, now: datetime) -> set[str]:
+        """The names of the canaries that were read and not accepted yet; nearly always none."""
+        read = [watch.canary for watch in tuple(self._watches.values()) if watch.canary is not None]
+        return canary.awaited(read, self._canaries_accepted, now) if read else set()
+
+    def has_accepted(self, name: str, at: datetime) -> None:
+        """The backend has the canary of that name; called by the flusher's thread only."""
+        known = {watch.canary.name for watch in tuple(self._watches.values()) if watch.canary is not None}
+        kept = {each: when for each, when in self._canaries_accepted.items() if each in known}
+        self._canaries_accepted = {**kept, name: at}
 
     def has_lost(self, losses: Losses) -> None:
         """Called with what is known to be lost, by whoever wrote it down."""
@@ -196,6 +220,7 @@ class Scoreboard:
             delivery=self.delivery,
             heartbeat=self.heartbeat,
             stuck=self.stuck,
+            canaries_accepted=self._canaries_accepted,
             uptime_s=now_s - self._started_at_s,
             now_s=now_s,
             now_unix=now_unix,

@@ -50,13 +50,17 @@ class Answer:
         return found if 0 <= found < _YEAR_9999 else None
 
 
+def is_plain(url: str) -> bool:
+    raise NotImplementedError
+
+
 class Transport:
     """Keeps one connection to the backend. One thread uses it."""
 
     def __init__(
         self,
         backend_url: str,
-        api_key: str,
+        api_key: str | None,
         *,
         read_timeout_s: float = READ_TIMEOUT_S,
         total_timeout_s: float = TOTAL_TIMEOUT_S,
@@ -75,7 +79,7 @@ class Transport:
         self._session.headers.update(
             {
                 "User-Agent": f"dbpower-agent/{__version__}",
-                "X-Collector-API-Key": api_key,
+                **({} if api_key is None else {"X-Collector-API-Key": api_key}),
                 "Content-Type": "application/json",
                 "Accept": "application/json",
                 "Accept-Encoding": "identity",

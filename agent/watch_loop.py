@@ -9,7 +9,7 @@ import logging
 import queue
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from agent.burden import Burden
@@ -190,8 +190,13 @@ class WatchLoop:
 
     def _save(self, answers: AbstractContextManager[Change] | None = None) -> None:
         self.pulse.beat("writing the outbox")
+        canary = self._collector.canary
+        if canary is not None:  # before it is saved: from then on it may be delivered at any moment
+            self._parts.board.report(self.name, canary=canary)
         with answers or nullcontext(Change()) as change:
             self._collector.save(change)
+        if canary is not None:
+            self._parts.board.report(self.name, canary=replace(canary, stored_at=self._parts.clock.now()))
         self._parts.on_saved()
 
     def _demand_room(self) -> None:

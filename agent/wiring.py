@@ -125,7 +125,7 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
     except BaseException:
         lock.release()
         raise
-    sink = parts.sink or HttpSink(_transport(config), config.collector_id, parts.clock)
+    sink = parts.sink or HttpSink(make_transport(config), config.collector_id, parts.clock)
     flusher = Flusher(outbox, sink, board, clock=parts.clock, rng=parts.rng, hold_s=config.heartbeat_interval)
     inboxes: dict[str, queue.SimpleQueue[Word]] = {each.name: queue.SimpleQueue() for each in config.watches}
     heartbeat = make_heartbeat(config, parts, board, give=lambda command: _hand_on(command, inboxes))
@@ -164,7 +164,7 @@ def _hand_on(command: Command, inboxes: Mapping[str, queue.SimpleQueue[Word]]) -
 def make_heartbeat(config: Config, parts: Parts, board: Scoreboard, *, give: Callable[[Command], None]) -> Heartbeat:
     """The heartbeat, with a connection of its own; `give` hears the commands."""
     return Heartbeat(
-        _transport(config, read_timeout_s=HEARTBEAT_TIMEOUT_S, total_timeout_s=HEARTBEAT_TIMEOUT_S),
+        make_transport(config, read_timeout_s=HEARTBEAT_TIMEOUT_S, total_timeout_s=HEARTBEAT_TIMEOUT_S),
         config.collector_id,
         board,
         interval_s=config.heartbeat_interval,
@@ -213,7 +213,13 @@ def _entered(board: Scoreboard, clock: Clock, name: str, watch: Watch) -> None:
     tell(logging.DEBUG, "watch.entered", f"State {state}", watch=name, state=state, reason=reason)
 
 
-def _transport(config: Config, **options: float) -> Transport:
+def make_transport_to(backend_url: str) -> Transport:
+    """One for a person, who brings credentials of her own."""
+    return Transport(backend_url, None)
+
+
+def make_transport(config: Config, **options: float) -> Transport:
+    """One to the backend of the configuration, with its key."""
     return Transport(config.backend_url, config.api_key.get_secret_value(), **options)
 
 

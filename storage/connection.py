@@ -18,6 +18,7 @@ from storage.errors import (
 )
 
 Connection = sqlite3.Connection
+SQLITE = sqlite3.sqlite_version  # of the library that Python was built with
 BUSY_TIMEOUT_MS = 5_000
 PAGE_BYTES = 4_096  # SQLite's default, in force wherever an outbox was made
 WAL_AUTOCHECKPOINT_PAGES = 256

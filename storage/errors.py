@@ -152,3 +152,12 @@ class ChoiceUnclear(CodedError):
 
     code = "EX-03"
     remedy = "Give --since and --until as numbers of envelopes or as times, the earlier one first."
+
+
+class OutboxUnbalanced(OutboxError):
+    """The outbox does not hold what its books say."""
+
+    code = "OB-14"
+    remedy = (
+        "`python -m agent audit` says what is missing; keep a copy of data_dir and restart the agent, which names it."
+    )

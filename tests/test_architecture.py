@@ -34,10 +34,18 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "agent",  # __init__: the version
         *("agent.errors", "agent.clock", "agent.cost", "agent.config", "agent.logs", "agent.log_queue", "agent.news"),
-        *("agent.pulse", "agent.losses", "agent.status", "agent.thrift"),
-        *("agent.record", "agent.redact", "agent.body", "agent.backoff", "agent.commands", "agent.parquet"),
+        *("agent.pulse", "agent.losses", "agent.status", "agent.thrift", "agent.finding", "agent.skew", "agent.canary"),
+        *(
+            "agent.record",
+            "agent.redact",
+            "agent.body",
+            "agent.backoff",
+            "agent.commands",
+            "agent.parquet",
+            "agent.preparation",
+        ),
     ),
-    ("agent.transport", "agent.sd_notify", "agent.delivery", "agent.sinks", "agent.sources"),
+    ("agent.transport", "agent.sd_notify", "agent.delivery", "agent.registration", "agent.sinks", "agent.sources"),
     ("agent.machine", "agent.watch", "agent.breaker", "agent.collector", "agent.lane"),
     (
         *(
@@ -50,8 +58,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         ),
         *("agent.flusher", "agent.heartbeat", "agent.vigil", "agent.status_door", "agent.conductor", "agent.console"),
     ),
-    ("agent.wiring", "agent.doctor"),
+    ("agent.wiring",),
     ("agent.single", "agent.lobby", "agent.audit", "agent.overview", "agent.listing", "agent.replay"),
+    ("agent.doctor",),
     ("agent.dev",),
     ("agent.cli", "agent.__main__", "scripts"),
 )

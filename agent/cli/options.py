@@ -16,6 +16,7 @@ from agent.config.schema import Config
 
 FOUND, UNUSABLE, RUNNING, INTERRUPTED = 1, 2, 3, 130
 
+DEFAULT_PATH = Path("config.json")
 A_PATH = click.Path(path_type=Path, readable=False)  # whether it can be read is for `load` to say
 _OPTIONS = (
     click.option("--config", "config_path", type=A_PATH, help="Default: ./config.json"),
@@ -36,17 +37,19 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def load_config(context: click.Context, options: dict[str, Any], *, quiet: bool = False) -> tuple[Config, Layers]:
     """`quiet`: the word prints what went wrong by itself; a level that was asked for is kept."""
-    given = {**_given(context.obj), **_given(options)}
-    path = given.pop("config_path", Path("config.json"))
+    said = given(context, options)
+    path = said.pop("config_path", DEFAULT_PATH)
     names = {"log_level": "log.level", "log_format": "log.format"}
-    layered = {names.get(name, name): value for name, value in given.items()}
+    layered = {names.get(name, name): value for name, value in said.items()}
     config, layers = load(path, os.environ, layered)
-    logs.set_up("ERROR" if quiet and "log_level" not in given else config.log.level, config.log.format)
+    logs.set_up("ERROR" if quiet and "log_level" not in said else config.log.level, config.log.format)
     return config, layers
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+def given(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """What was said on the command line, before the word or behind it."""
+    both = {**context.obj, **{name: value for name, value in options.items() if value is not None}}
+    return {name: value for name, value in both.items() if value is not None}
 
 
 def show_table(rows: Sequence[tuple[str, str]], *, anew: bool) -> None:

@@ -63,8 +63,15 @@ def load(path: Path, environ: Mapping[str, str], options: Mapping[str, object]) 
 
     Raises ConfigMissing, ConfigMalformed, or ConfigError with all complaints, each with its path.
     """
+    return assemble(_read(path), path, environ, options)
+
+
+def assemble(
+    tree: Tree, path: Path, environ: Mapping[str, str], options: Mapping[str, object]
+) -> tuple[Config, Layers]:
+    """The same with `tree` in place of what stands in the file at `path`. Raises as `load` does."""
     wrong: list[str] = []
-    file = environment.filled_in(_read(path), environ, wrong)
+    file = environment.filled_in(tree, environ, wrong)
     above: Tree = {}
     known = environment.variables(file)
     for place, text in environment.said(known, environ, wrong):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Protocol
@@ -11,6 +11,7 @@ from typing import Protocol
 from agent.clock import Clock
 from agent.config.schema import DbConfig
 from agent.cost import Meter
+from agent.finding import Finding
 from agent.record import Record
 from agent.redact import Level
 from storage.envelope import Gap
@@ -93,6 +94,25 @@ class Source(Protocol):
 
     def strain(self) -> Strain:
         """How close the server is to its limits, asked on the connection that is there."""
+        ...
+
+    def examine(self) -> Iterator[Finding]:
+        """Everything that keeps this source from giving records, or may, each as a finding. Raises nothing."""
+        ...
+
+    def version(self) -> str:
+        """What the server calls itself; empty when it does not let us in."""
+        ...
+
+    def run_canary(self, token: str) -> str:
+        """Runs one marked slow statement, which needs no grant but a login; its name, see agent/canary.py.
+
+        `token`: eight hexadecimal digits, part of the name where that is possible.
+        """
+        ...
+
+    def shows_canary(self, name: str) -> bool:
+        """Whether the one that was run last is where `read` would find it."""
         ...
 
     def close(self) -> None:

@@ -130,7 +130,8 @@ class Session:
         with suppress(SetupError):
             self.rows(_QUIET_WITHOUT_INDEX)
         ((version,),) = self.rows(_VERSION)
-        self.is_mariadb = b"mariadb" in version.lower()
+        self.version = version.decode("utf-8", "replace")
+        self.is_mariadb = "mariadb" in self.version.lower()
         self.measure_offset()
         self.rows(self._manner)
         limit = _LIMIT_MARIADB if self.is_mariadb else _LIMIT_MYSQL

@@ -86,6 +86,11 @@ class Session:
             raise
 
     @property
+    def version(self) -> str:
+        """As the server said at the login, `15.14 (Debian ...)`."""
+        return str(self._connection.get_parameter_status("server_version"))
+
+    @property
     def is_open(self) -> bool:
         """Whether the connection was not dropped."""
         return not self._connection.closed

@@ -84,9 +84,9 @@ def _swap(session: Session) -> bool:
     """False where that is another server's business: on one that is read only, or a node of a cluster."""
     if session.rows(_NOT_HERE):
         return False
-    if _holds_rows(session, OLD) is not None:  # and what is moved there can be read there: nothing else is asked
+    if holds_rows(session, OLD) is not None:  # and what is moved there can be read there: nothing else is asked
         raise RotationRefused(f"mysql.{OLD} is there and is not known; look at it and drop it")
-    left_over = _holds_rows(session, NEW)
+    left_over = holds_rows(session, NEW)
     if left_over:
         raise RotationRefused(f"mysql.{NEW} is there and holds rows; look at it and drop it")
     if left_over is not None:  # of a swap that was broken off before the RENAME
@@ -96,7 +96,7 @@ def _swap(session: Session) -> bool:
     return True
 
 
-def _holds_rows(session: Session, table: str) -> bool | None:
+def holds_rows(session: Session, table: str) -> bool | None:
     """None when there is no such table. Raises SlowLogNotGranted, also then."""
     try:
         return bool(session.rows(_ANY_ROW.format(table=table)))

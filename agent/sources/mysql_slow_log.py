@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 
+from agent import canary
 from agent.clock import Clock
 from agent.errors import SlowLogMissing, SlowLogNotGranted, SourceError
+from agent.finding import Finding
 from agent.record import Record
 from agent.redact import Redactor
-from agent.sources import BOOKMARK_LOST, Reading, SourceSettings, Strain
+from agent.sources import BOOKMARK_LOST, Reading, SourceSettings, Strain, _slow_log_canary
 from agent.sources._mysql_session import Row, Session, WritingSession
+from agent.sources._slow_log_examination import examine
 from agent.sources._slow_log_place import LIVE, OLD, Counters, Place, decode, digest
 from agent.sources._slow_log_rotation import Rotation
 from agent.sources._slow_log_rows import Mapper
@@ -48,7 +51,7 @@ class SlowLogTable:
     ) -> None:
         self._settings = settings
         self.meter = settings.meter
-        self._clock = clock
+        self._clock, self._connect = clock, connect
         self._tables = Tables(settings, connect)
         self._rotation = Rotation(settings, self._tables, connect_to_write)
         self._redactor = Redactor(settings.redact, self.db_type)
@@ -67,6 +70,38 @@ class SlowLogTable:
         """From one status counter and one variable, which every user may read."""
         try:
             return self._tables.strain()
+        except SourceError:
+            self.close()
+            raise
+
+    def examine(self) -> Iterator[Finding]:
+        """From the server's variables and the table itself."""
+        try:
+            yield from examine(self._settings, self._tables, self._clock)
+        finally:
+            self.close()
+
+    def version(self) -> str:
+        """As it said when it was connected to."""
+        try:
+            return str(self._tables.connected().version)
+        except SourceError:
+            return ""
+
+    def run_canary(self, token: str) -> str:
+        """On a connection of its own, whose long_query_time is short."""
+        name = f"{canary.NAME}_{token}"
+        session = self._connect(self._settings)
+        try:
+            _slow_log_canary.run(session, name)
+        finally:
+            session.drop()
+        return name
+
+    def shows_canary(self, name: str) -> bool:
+        """By one scan of the table."""
+        try:
+            return _slow_log_canary.is_logged(self._tables.connected(), name)
         except SourceError:
             self.close()
             raise

@@ -10,10 +10,12 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from datetime import datetime
 
+from agent import canary
 from agent.clock import Clock
 from agent.errors import SetupError, SourceError
+from agent.finding import Finding
 from agent.redact import Redactor
-from agent.sources import BOOKMARK_LOST, Reading, SourceSettings, Strain
+from agent.sources import BOOKMARK_LOST, Reading, SourceSettings, Strain, _statement_canary
 from agent.sources._postgres_session import MARKER, Session
 from agent.sources._statement_bookmark import Bookmark, Opening, decode
 from agent.sources._statement_counters import (
@@ -25,6 +27,7 @@ from agent.sources._statement_counters import (
     by_key,
     without_levels,
 )
+from agent.sources._statement_examination import examine
 from agent.sources._statement_gaps import Gaps, gaps_of
 from agent.sources._statement_queries import Link, link
 from agent.sources._statement_records import Look
@@ -55,6 +58,7 @@ class StatementStatistics:
         self._connect = connect
         self._link: Link | None = None
         self._texts = TextReader(settings, clock, connect)
+        self._canary_calls = 0
         self._last: tuple[bytes, Bookmark] = (b"", Bookmark())
         self._redactor = Redactor(settings.redact, self.db_type)
 
@@ -73,6 +77,40 @@ class StatementStatistics:
         except SourceError:
             self.close()
             raise
+
+    def examine(self) -> Iterator[Finding]:
+        """From the server's settings, the extension and its counters."""
+        return examine(self._settings, lambda: self._connect(self._settings, self._clock), self._clock)
+
+    def version(self) -> str:
+        """On a connection of its own."""
+        try:
+            session = self._connect(self._settings, self._clock)
+        except SourceError:
+            return ""
+        try:
+            return session.version
+        finally:
+            session.drop()
+
+    def run_canary(self, token: str) -> str:  # noqa: ARG002 - the server keeps the text of the first one
+        """On a connection of its own; counts its calls before, so that the new one can be told."""
+        session = self._connect(self._settings, self._clock)
+        try:
+            self._canary_calls = _statement_canary.calls(session)
+            limit_s = self._settings.db.read_timeout / 2
+            _statement_canary.run(session, self._settings.db.min_exec_time_ms, limit_s)
+        finally:
+            session.drop()
+        return canary.NAME
+
+    def shows_canary(self, name: str) -> bool:  # noqa: ARG002
+        """By its calls."""
+        session = self._connect(self._settings, self._clock)
+        try:
+            return _statement_canary.calls(session) > self._canary_calls
+        finally:
+            session.drop()
 
     def close(self) -> None:
         """Ends the connection."""

@@ -1,0 +1,157 @@
+"""The word `init`: from nothing to a configuration that was tried, and what an administrator has to do for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from agent import preparation, wiring
+from agent.cli import findings
+from agent.cli.interview import Interview
+from agent.cli.options import A_PATH, DEFAULT_PATH, FOUND, given, with_options
+from agent.cli.register import BACKEND, DB_TYPE, register_now
+from agent.clock import Clock
+from agent.config import saving
+from agent.config.layers import assemble
+from agent.config.schema import DEFAULT, DEFAULT_PORTS, Config
+from agent.doctor import backend, examination
+from agent.errors import ConfigError, ConfigThere
+from agent.finding import HINT, WRONG
+from agent.registration import id_in
+
+LOOK, CHANGE, WRITE = "look", "change", "write"
+_PASSWORD = "db_config.password"  # noqa: S105 - the name of a key
+
+
+@click.command()
+@click.option("--non-interactive", is_flag=True, help="Asks nothing: all comes from options and the environment.")
+@click.option("--force", is_flag=True, help="Changes a configuration that is there.")
+@click.option("--db-type", type=click.Choice(["mysql", "postgres"]), help="mysql also means MariaDB.")
+@click.option("--db-host", help="Default: localhost")
+@click.option("--db-port", help="Default: 3306 or 5432")
+@click.option("--db-user", help="Default: monitoring")
+@click.option("--db-password-file", type=A_PATH, help="Holds the password; or DBPOWER_DB_CONFIG_PASSWORD.")
+@click.option("--db-database", help="Where pg_stat_statements is; default: postgres")
+@click.option("--provider", type=click.Choice(["own", "rds", "aurora", "cloudsql"]), help="Whose server it is.")
+@with_options
+@click.pass_context
+def init(context: click.Context, /, *, non_interactive: bool, force: bool, **options: Any) -> None:
+    """Asks for backend and database, tries both, says what is missing, and writes the configuration (mode 0600).
+
+    Changes nothing at the database. Exit 1 when something that it needs is still missing.
+    """
+    said = given(context, options)
+    path = said.get("config_path", DEFAULT_PATH)
+    tree = saving.read(path)
+    if tree and not force and (non_interactive or not click.confirm(f"{path} is there. Go on from what it says?")):
+        raise ConfigThere(str(path))
+    if tree.get("databases"):
+        raise ConfigError(f"{path} has a list of databases, and init knows only a single one: edit the file")
+    interview = Interview(tree, os.environ, asks=not non_interactive)
+    _ask(interview, said)
+    while True:
+        config, _ = assemble(interview.tree, path, os.environ, {})
+        is_well = _is_well(config, said.get("provider"))
+        choice = WRITE if is_well or non_interactive else _choose()
+        if choice == WRITE:
+            break
+        if choice == CHANGE:
+            _ask(interview, {})
+    saving.write(path, interview.tree)
+    click.echo(f"\nWritten to {path}, which its owner alone may read.")
+    click.echo(
+        "Next: `doctor --canary` tries the whole way, `run` starts the agent, scripts/install-service makes it one."
+    )
+    if not is_well:
+        sys.exit(FOUND)
+
+
+def _choose() -> str:
+    question = "\nLook again, change the answers, or write them as they are?"
+    return str(click.prompt(question, type=click.Choice([LOOK, CHANGE, WRITE]), default=LOOK))
+
+
+def _ask(interview: Interview, said: dict[str, Any]) -> None:
+    interview.want("backend_url", BACKEND[0], usual=BACKEND[1], given=said.get("backend_url"))
+    db_type = interview.want("db_type", DB_TYPE[0], usual=DB_TYPE[1], given=said.get("db_type"))
+    interview.want("db_config.host", "Host of the database", usual="localhost", given=said.get("db_host"))
+    port = DEFAULT_PORTS.get(db_type)
+    interview.want("db_config.port", "Port", usual=port, given=said.get("db_port"))
+    interview.want("db_config.user", "User of the agent there", usual="monitoring", given=said.get("db_user"))
+    interview.want(_PASSWORD, "Password", hidden=True, given=_password(said))
+    if db_type == "postgres":
+        question = "Database that has pg_stat_statements"
+        interview.want("db_config.database", question, usual="postgres", given=said.get("db_database"))
+    _ask_key(interview, said)
+    if interview.missing:
+        raise ConfigError(f"missing: {', '.join(interview.missing)}; give them as options or in the environment")
+
+
+def _ask_key(interview: Interview, said: dict[str, Any]) -> None:
+    key = said.get("api_key")
+    is_new = key is None and interview.value("api_key") is None and interview.asks
+    if is_new and not click.confirm("Is this collector registered, and have you its API key?"):
+        register_now(interview, said)
+        return
+    key = interview.want("api_key", "API key", hidden=True, given=key)
+    number = said.get("collector_id", id_in(key) if key else None)
+    interview.want("collector_id", "Collector ID", given=number)
+
+
+def _password(said: dict[str, Any]) -> str | None:
+    file = said.get("db_password_file")
+    if file is None:
+        return None
+    try:
+        return str(file.read_text(encoding="utf-8").rstrip("\r\n"))
+    except (OSError, UnicodeDecodeError):
+        raise click.UsageError(f"{file} cannot be read.") from None
+
+
+# -- what is tried -------------------------------------------------------------------------------------------------
+
+
+def _is_well(config: Config, provider: Any) -> bool:
+    """Tries backend and database and shows what was found, with what is to be done; whether nothing is wrong."""
+    click.echo()
+    codes: list[str] = []
+    is_well = findings.show(_noted(_lines(config), codes), as_json=False)
+    for step in _steps(config, provider, codes):
+        click.echo(f"\n{step.why}{', and restart it' if step.restarts else ''}; as an administrator of the database:\n")
+        click.echo("\n".join(f"    {line}" for line in step.text.splitlines()))
+    return is_well
+
+
+def _lines(config: Config) -> Iterator[examination.Line]:
+    clock = Clock()
+    transport = wiring.make_transport(config)
+    try:
+        yield from ((examination.BACKEND, each) for each in backend.examine(config, transport, clock))
+    finally:
+        transport.close()
+    source = wiring.make_source(config, DEFAULT, clock, may_rotate=False)
+    yield from ((examination.place(DEFAULT), each) for each in source.examine())
+
+
+def _noted(lines: Iterator[examination.Line], codes: list[str]) -> Iterator[examination.Line]:
+    for where, finding in lines:
+        if finding.verdict in {WRONG, HINT}:
+            codes.append(finding.code)
+        yield where, finding
+
+
+def _steps(config: Config, provider: Any, codes: list[str]) -> tuple[preparation.Step, ...]:
+    watch = config.watch(DEFAULT)
+    version = wiring.make_source(config, DEFAULT, Clock(), may_rotate=False).version()
+    server = preparation.Server(
+        watch.db_type,
+        version,
+        watch.db_config.user,
+        watch.db_config.database,
+        provider or preparation.provider_of(watch.db_config.host, version),
+    )
+    return preparation.steps(server, codes)

@@ -1,0 +1,83 @@
+"""Asks a person for what a configuration needs, one value after the other, each checked before the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from agent.config import complaints, environment
+from agent.config.places import Tree, find, path_of, put
+from agent.config.schema import Config
+
+# A configuration in which nothing is wrong: one value of it is replaced, and what is complained of then is that value.
+_FINE: Tree = {
+    "collector_id": 1,
+    "api_key": "k",
+    "backend_url": "http://localhost",
+    "db_type": "mysql",
+    "db_config": {"host": "localhost", "user": "u"},
+}
+_NUMBERS = frozenset({"collector_id", "db_config.port"})
+
+
+class Interview:
+    """`tree`: what is known, and becomes the file. What the environment says is neither asked nor written.
+
+    `asks`: whether a person is there; else what is missing is noted in `missing`, as dotted paths.
+    """
+
+    def __init__(self, tree: Tree, environ: Mapping[str, str], *, asks: bool) -> None:
+        self.tree, self.asks, self.missing = tree, asks, list[str]()
+        self._above: Tree = {}
+        for place, text in environment.said(environment.variables(tree), environ, []):
+            put(self._above, place, text)
+
+    def value(self, dotted: str) -> Any:
+        """What holds there now; None when nothing does."""
+        told = find(self._above, path_of(dotted))
+        return find(self.tree, path_of(dotted)) if told is None else told
+
+    def want(
+        self, dotted: str, question: str, *, usual: object = None, hidden: bool = False, given: object = None
+    ) -> Any:
+        """The value that holds there from now on.
+
+        `given`: was said on the command line, and is not asked for; `usual`: is offered when nothing is known yet.
+        Raises click.BadParameter when it cannot be used.
+        """
+        if given is not None:
+            put(self.tree, path_of(dotted), _checked(dotted, given))
+        elif find(self._above, path_of(dotted)) is None:
+            self._find_out(dotted, question, usual, hidden=hidden)
+        return self.value(dotted)
+
+    def _find_out(self, dotted: str, question: str, usual: object, *, hidden: bool) -> None:
+        known = find(self.tree, path_of(dotted))
+        if self.asks:
+            text = f"{question} (Enter: as it is)" if hidden and known is not None else question
+            answer = click.prompt(
+                text,
+                default=usual if known is None else known,
+                hide_input=hidden,
+                show_default=not hidden,
+                value_proc=lambda typed: _checked(dotted, typed),
+            )
+            put(self.tree, path_of(dotted), answer)
+        elif known is None and usual is None:
+            self.missing.append(dotted)
+        elif known is None:
+            put(self.tree, path_of(dotted), usual)
+
+
+def _checked(dotted: str, value: object) -> object:
+    tree = deepcopy(_FINE)
+    put(tree, path_of(dotted), value)
+    try:
+        Config.model_validate(tree)
+    except ValidationError as error:
+        raise click.BadParameter("; ".join(complaints.sentences(error, Config, tree))) from None
+    return int(str(value)) if dotted in _NUMBERS else value

@@ -1,0 +1,73 @@
+"""Writes a configuration file as `init` and `register` do: whole or not at all, and for nobody else to read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import orjson
+
+from agent.config.places import Tree
+from agent.errors import ConfigMalformed, ConfigUnwritable
+
+_PRIVATE = 0o600
+_AT_MOST = 0o640  # a group may read it: that of a service
+
+
+def read(path: Path) -> Tree:
+    """What stands in the file, with its `${NAME}` as they are; empty when there is none. Raises ConfigMalformed."""
+    try:
+        tree = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigUnwritable(f"{path} ({error.strerror})") from None
+    except orjson.JSONDecodeError as error:
+        raise ConfigMalformed(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from None
+    if not isinstance(tree, dict):
+        raise ConfigMalformed(f"{path} should hold one object")
+    return tree
+
+
+def write(path: Path, tree: Tree) -> None:
+    """Puts it in place of what is there, durable, with the owner that the file had and mode 0600, or its own if that is
+    no wider than 0640. Raises ConfigUnwritable; then everything is as it was."""
+    path = Path(os.path.realpath(path))
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        try:
+            _write(fresh, orjson.dumps(tree, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), _like(path))
+            fresh.replace(path)
+        finally:
+            with suppress(FileNotFoundError):
+                fresh.unlink()
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise ConfigUnwritable(f"{path} ({error.strerror})") from None
+
+
+def _like(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _write(fresh: Path, text: bytes, before: os.stat_result | None) -> None:
+    with suppress(FileNotFoundError):
+        fresh.unlink()  # of one that was broken off
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _PRIVATE)
+    with os.fdopen(descriptor, "wb") as target:
+        if before is not None:
+            if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(descriptor, before.st_uid, before.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(before.st_mode) & _AT_MOST)
+        target.write(text)
+        target.flush()
+        os.fsync(descriptor)

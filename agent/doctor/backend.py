@@ -1,0 +1,71 @@
+"""What `doctor` says of the backend: whether it is there, is one, takes this key, and what time it is. Stores nothing
+there, and takes no command from it: an empty bulk call, and the result of a command that cannot exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from agent.body import dumps
+from agent.clock import Clock
+from agent.config.schema import Config
+from agent.delivery import Delivered, Hold, Refused, Retry, judge_bulk
+from agent.errors import BackendAway, BackendPlain, KeyRefused
+from agent.finding import Finding, hint, right, skipped, wrong
+from agent.sinks.http import BULK_PATH
+from agent.skew import compared_times
+from agent.transport import Answer, Transport, is_plain
+from storage.errors import CodedError
+
+NO_COMMAND = 0
+_KEY = re.compile(r"collector_([0-9]+)_.+")
+
+
+def examine(config: Config, transport: Transport, clock: Clock) -> Iterator[Finding]:
+    """Everything of the backend. Raises nothing; closes nothing."""
+    yield _address(config)
+    began_s = clock.monotonic()
+    try:
+        answer = transport.post(BULK_PATH, dumps({"queries": []}))
+    except BackendAway as error:
+        yield wrong("reached", error)
+        yield skipped("key", "the backend has to be reached first")
+        return
+    took_ms = (clock.monotonic() - began_s) * 1_000
+    ours_s = clock.unix() - took_ms / 2_000
+    refused = _refusal(answer, clock)
+    if refused is not None and not isinstance(refused, KeyRefused):
+        yield wrong("reached", refused)
+        yield skipped("key", "the backend has to answer first")
+        return
+    yield right("reached", f"answers in {took_ms:.0f} ms")
+    if answer.unix_time is not None:
+        yield compared_times(answer.unix_time + 0.5, ours_s)  # its header tells whole seconds
+    yield wrong("key", refused) if refused is not None else _key(config, transport)
+
+
+def _address(config: Config) -> Finding:
+    if is_plain(config.backend_url):
+        return hint("address", BackendPlain(config.backend_url))
+    return right("address", config.backend_url)
+
+
+def _refusal(answer: Answer, clock: Clock) -> CodedError | None:
+    verdict = judge_bulk(answer, 0, clock.now())
+    # Refused: it read the key before it looked at the body.
+    return None if isinstance(verdict, Delivered | Refused) or not isinstance(verdict, Hold | Retry) else verdict.error
+
+
+def _key(config: Config, transport: Transport) -> Finding:
+    number = config.collector_id
+    named = _KEY.fullmatch(config.api_key.get_secret_value())
+    if named and int(named.group(1)) != number:
+        return wrong("key", KeyRefused(f"it is that of collector {named.group(1)}, and collector_id is {number}"))
+    path = f"/api/v1/collectors/{number}/commands/{NO_COMMAND}/execute"
+    try:
+        answer = transport.post(path, dumps({"command_id": NO_COMMAND, "success": False, "result": {}}))
+    except BackendAway as error:
+        return wrong("key", error)
+    if answer.status in {401, 403}:
+        return wrong("key", KeyRefused(f"status {answer.status} for collector {number}"))
+    return right("key", f"is taken for collector {number}")

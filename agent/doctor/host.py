@@ -1,0 +1,123 @@
+"""What `doctor` says of this host: files and their modes, room, the outbox, the agent itself. Changes nothing."""
+
+from __future__ import annotations
+
+import platform
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent import __version__, overview
+from agent.clock import Clock
+from agent.config.layers import Layers
+from agent.config.schema import Config
+from agent.errors import AgentDown, FilesExposed
+from agent.finding import Finding, hint, right, wrong
+from agent.overview import duration
+from agent.sinks import QUERIES
+from storage.audit import audit
+from storage.connection import SQLITE
+from storage.directory import free_bytes
+from storage.errors import CodedError, OutboxError, OutboxFull, OutboxUnbalanced
+from storage.view import OutboxView
+
+_OTHERS = stat.S_IRWXO
+_GROUP_WRITES = stat.S_IWGRP
+
+
+def program() -> Finding:
+    """The versions that a report of a fault should name."""
+    return right("program", f"{__version__} on Python {platform.python_version()}, SQLite {SQLITE}")
+
+
+def examine(config: Config, layers: Layers, path: Path, clock: Clock) -> Iterator[Finding]:
+    """Everything of this host. `path`: the configuration file. Raises nothing."""
+    yield _configuration(path)
+    directory = layers.data_dir
+    if not directory.exists():
+        yield right("data directory", f"{directory} will be made at the first start")
+        yield _room(config, _existing(directory))
+        return
+    yield _data_directory(directory)
+    yield _room(config, directory)
+    yield from _outbox(config, directory)
+    yield _agent(directory, clock)
+
+
+def _configuration(path: Path) -> Finding:
+    exposed = _exposed(path)
+    if exposed:
+        return wrong("configuration", FilesExposed(exposed))
+    return right("configuration", f"{path} is valid")
+
+
+def _data_directory(directory: Path) -> Finding:
+    try:
+        found = list(
+            filter(None, (_exposed(each, _OTHERS | stat.S_IRWXG) for each in (directory, *directory.iterdir())))
+        )
+    except OSError as error:
+        return wrong("data directory", _unreadable(directory, error))
+    if found:
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        return wrong("data directory", FilesExposed(found[0] + more))
+    return right("data directory", f"{directory} is its owner's alone")
+
+
+def _exposed(path: Path, others: int = _OTHERS | _GROUP_WRITES) -> str | None:
+    """Who may do what there that should not; a group may read a configuration, where it is the service's own."""
+    mode = path.lstat().st_mode
+    return f"{path} has mode {stat.S_IMODE(mode):04o}" if mode & others and not stat.S_ISLNK(mode) else None
+
+
+def _unreadable(directory: Path, error: OSError) -> FilesExposed:
+    return FilesExposed(f"{directory} cannot be looked at ({error.strerror}); ask as the agent's user or as root")
+
+
+def _existing(directory: Path) -> Path:
+    return next(each for each in directory.parents if each.exists())
+
+
+def _room(config: Config, directory: Path) -> Finding:
+    try:
+        free, whole = free_bytes(directory)
+    except OutboxError as error:
+        return wrong("room", error)
+    floor = min(config.outbox.min_free_bytes, whole // 10)
+    said = f"{free:,} bytes free, {floor:,} stay reserved"
+    return wrong("room", OutboxFull(said)) if free < floor else right("room", said)
+
+
+def _outbox(config: Config, directory: Path) -> Iterator[Finding]:
+    try:
+        found = audit(directory)
+        with OutboxView(directory) as view:
+            books = view.tally(QUERIES)
+    except OutboxError as error:
+        yield wrong("outbox", error)
+        return
+    if not found.balances:
+        yield wrong(
+            "outbox", OutboxUnbalanced("; ".join(each for account in found.accounts for each in account.complaints))
+        )
+        return
+    waiting = f"{books.pending:,} records wait, {books.pending_bytes:,} of {config.outbox.max_bytes:,} bytes"
+    if books.pending_bytes >= config.outbox.max_bytes:
+        yield wrong("outbox", OutboxFull(waiting))
+    else:
+        parked = f"; {books.parked:,} were refused and are kept aside (`outbox parked`)" if books.parked else ""
+        gaps = f"; {books.gaps:,} known losses (`audit`)" if books.gaps else ""
+        yield right("outbox", f"balances; {waiting}{parked}{gaps}")
+
+
+def _agent(directory: Path, clock: Clock) -> Finding:
+    try:
+        found = overview.look(directory, clock)
+    except CodedError as error:
+        return wrong("agent", error)
+    if found["pid"] is None:
+        return hint("agent", AgentDown(found["silent"] or ""))
+    said = f"runs as process {found['pid']} for {duration(found['uptime_seconds'])}, {found['state']}"
+    if found["error"]:
+        return Finding("agent", "wrong", f"{said}, and says: {found['error']}")
+    return right("agent", said)
