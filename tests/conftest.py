@@ -6,6 +6,7 @@ What is not there skips its tests; in CI that is allowed only to what scripts/se
 """
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,10 @@ from tests.servers.postgres import WatchedPostgres
 from tests.servers.slow_log_server import SlowLogServer
 
 THREAD_GRACE_S = 2.0
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell does to what it starts in the background; the programs that the tests start would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, max_examples=100)

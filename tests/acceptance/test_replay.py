@@ -207,9 +207,11 @@ def test_an_export_that_is_ended_leaves_nothing(carried: Path, tmp_path: Path, n
     # In place of the file that it writes: it goes no further than somebody reads.
     pipe = tmp_path / ".x.csv.part"
     os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, 1)  # one page: the export is larger
     command = [sys.executable, str(REPLAY), str(copy), "--export", str(tmp_path / "x.csv")]
     with (
-        open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as written,
+        open(reading, "rb", buffering=0) as written,
         subprocess.Popen(command, env=environment(TMPDIR=str(room)), stderr=subprocess.PIPE, text=True) as process,
     ):
         poll = select.poll()
