@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -132,20 +132,20 @@ class _Chase:
         began = self._clock.now()
         name = self._source.run_canary(self._token)
         ran = self._clock.now()
-        yield right("canary", f"{name} ran for {(ran - began).total_seconds():.1f} s")
+        yield right("canary", f"{name} ran for {_seconds(ran - began)}")
         self._until(lambda: self._source.shows_canary(name), IN_SOURCE_S, "it is not where the agent would read it")
-        yield right("canary in the source", f"{self._since(ran)} after it had ended")
-        self._wait_for(name, ran, "stored_at", self._until_next_look(), "it did not come into the outbox")
-        yield right("canary in the outbox", f"{self._since(ran)} after it had ended")
-        self._wait_for(name, ran, "accepted_at", ACCEPTED_S, "the backend has not accepted it")
-        yield right("canary accepted", f"by the backend, {self._since(ran)} after it had ended")
+        yield right("canary in the source", f"{_seconds(self._clock.now() - ran)} after it had ended")
+        at = self._wait_for(name, ran, "stored_at", self._until_next_look(), "it did not come into the outbox")
+        yield right("canary in the outbox", f"{_seconds(at - ran)} after it had ended")
+        at = self._wait_for(name, ran, "accepted_at", ACCEPTED_S, "the backend has not accepted it")
+        yield right("canary accepted", f"by the backend, {_seconds(at - ran)} after it had ended")
 
     def _until_next_look(self) -> float:
         due = self._way.watch()["due"]
         left_s = (datetime.fromisoformat(due) - self._clock.now()).total_seconds() if due else 0.0
         return max(0.0, left_s) + STORED_S
 
-    def _wait_for(self, name: str, ran: datetime, moment: str, limit_s: float, complaint: str) -> None:
+    def _wait_for(self, name: str, ran: datetime, moment: str, limit_s: float, complaint: str) -> datetime:
         def is_there() -> bool:
             self._way.get_on()
             seen = self._way.watch()["canary"]
@@ -153,6 +153,7 @@ class _Chase:
             return is_ours and seen[moment] is not None
 
         self._until(is_there, limit_s, complaint)
+        return datetime.fromisoformat(self._way.watch()["canary"][moment])
 
     def _until(self, met: Callable[[], bool], limit_s: float, complaint: str) -> None:
         until_s = self._clock.monotonic() + limit_s
@@ -163,5 +164,6 @@ class _Chase:
                 raise CanaryLost(f"{complaint} within {limit_s:.0f} s{f'; {known}' if known else ''}")
             self._pause(LOOK_S)
 
-    def _since(self, moment: datetime) -> str:
-        return f"{(self._clock.now() - moment).total_seconds():.1f} s"
+
+def _seconds(span: timedelta) -> str:
+    return f"{span.total_seconds():.1f} s"

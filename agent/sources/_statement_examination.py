@@ -34,7 +34,8 @@ _SETTINGS = f"""
 """
 _INSTALLED = f"""
     SELECT {MARKER} (SELECT extversion FROM pg_extension WHERE extname = 'pg_stat_statements'),
-        (SELECT default_version FROM pg_available_extensions WHERE name = 'pg_stat_statements')
+        (SELECT default_version FROM pg_available_extensions WHERE name = 'pg_stat_statements'),
+        pg_has_role('pg_read_all_stats', 'USAGE')
 """
 _PLACES = f"SELECT {MARKER} count(*) FROM {{schema}}.pg_stat_statements(false)"
 _DEALLOC = f"SELECT {MARKER} dealloc, stats_reset::text FROM {{schema}}.pg_stat_statements_info"
@@ -74,30 +75,22 @@ def _login(session: Session, took_ms: float) -> Finding:
 def _statements(session: Session, settings: SourceSettings) -> Iterator[Finding]:
     try:
         known: dict[str, str] = dict(session.rows(_SETTINGS))
-        ((created, available),) = session.rows(_INSTALLED)
+        ((created, available, granted),) = session.rows(_INSTALLED)
     except SourceError as error:
         yield wrong("pg_stat_statements", error)
         return
     is_loaded = "pg_stat_statements.max" in known
     yield right("loaded", "by the server") if is_loaded else wrong("loaded", StatementsNotLoaded())
-    if created is None:
-        why = "" if available else "its files are not on the server: install the package postgresql-contrib first"
-        yield wrong("created", StatementsNotCreated(why))
-    else:
+    if created:
         yield right("created", f"version {created}")
-    shape = None
-    try:
-        shape = shape_of(session) if created is not None else None
-        granted = right("grant", "pg_read_all_stats")
-    except StatementsNotGranted as error:
-        granted = wrong("grant", error)
-    except SourceError as error:
-        granted = wrong("readable", error)
-    yield granted if created is not None else skipped("grant", "the extension has to be created first")
+    else:
+        why = "" if available else "its files are not on the server; install the package postgresql-contrib first"
+        yield wrong("created", StatementsNotCreated(why))
+    yield right("grant", "pg_read_all_stats") if granted else wrong("grant", StatementsNotGranted())
     if is_loaded:
         yield from _counting(known)
-    if is_loaded and shape is not None:
-        yield from _contents(session, settings, shape, int(known["pg_stat_statements.max"]))
+    if is_loaded and created and granted:
+        yield from _contents(session, settings, int(known["pg_stat_statements.max"]))
 
 
 def _counting(known: Mapping[str, str]) -> Iterator[Finding]:
@@ -112,7 +105,12 @@ def _counting(known: Mapping[str, str]) -> Iterator[Finding]:
         yield wrong("compute_query_id", StatementsNotCounted("compute_query_id=off"))
 
 
-def _contents(session: Session, settings: SourceSettings, shape: Shape, most: int) -> Iterator[Finding]:
+def _contents(session: Session, settings: SourceSettings, most: int) -> Iterator[Finding]:
+    try:
+        shape = shape_of(session)
+    except SourceError as error:
+        yield wrong("readable", error)
+        return
     yield from tried("places", lambda: _places(session, shape, most))
     yield from tried("slow statements", lambda: _slow(session, shape, settings.db.min_exec_time_ms))
     try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime
 
 from agent.clock import Clock
 from agent.cost import Meter
 from agent.errors import DatabaseAway, SourceError
+from agent.finding import Finding, right, wrong
 from agent.record import Record
 from agent.sources import BOOKMARK_LOST, Reading, SourceSettings, Strain
 from storage.envelope import Gap
@@ -42,6 +43,28 @@ class FakeSource:
         self.between: Callable[[int], None] = lambda _: None
         self.reads = self.checks = self.strains = self.closes = 0
         self.reading_now = 0
+
+    def examine(self) -> Iterator[Finding]:
+        """Nothing is wrong but what every call meets."""
+        try:
+            self._answer()
+            yield right("login", "fine")
+        except SourceError as error:
+            yield wrong("login", error)
+
+    def version(self) -> str:
+        """None."""
+        return ""
+
+    def run_canary(self, token: str) -> str:
+        """One more row, whose text has no name in it."""
+        self._answer()
+        self.rows += 1
+        return token
+
+    def shows_canary(self, name: str) -> bool:
+        """Always."""
+        return True
 
     def check(self) -> None:
         """Fails as `read` would."""
