@@ -85,6 +85,13 @@ class ServerStrained(SetupError):
     remedy = "The rows wait in the database, and the agent looks again by itself; see what keeps the server busy."
 
 
+class DatabaseUntrusted(SetupError):
+    """The connection to the database would not be safe."""
+
+    code = "DB-06"
+    remedy = "Check db_config tls (mode, ca, verify) and the server's certificate; the agent tries again by itself."
+
+
 class SlowLogNotGranted(SetupError):
     """The user may not read mysql.slow_log."""
 
@@ -200,6 +207,20 @@ class BackendBusy(CodedError):
 
     code = "BE-05"
     remedy = "The agent keeps trying and everything waits in the outbox; check the backend's logs."
+
+
+class BackendUntrusted(BackendAway):
+    """The backend's certificate is not trusted."""
+
+    code = "BE-06"
+    remedy = "Name its authority's PEM file in tls.ca, or correct the certificate; everything waits in the outbox."
+
+
+class BackendWithoutTls(BackendAway):
+    """No TLS connection to the backend comes about."""
+
+    code = "BE-08"
+    remedy = "Check backend_url, tls.ca, tls.cert and tls.key; everything waits in the outbox."
 
 
 class CommandRefused(CodedError):

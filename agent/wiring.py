@@ -31,7 +31,7 @@ from agent.sinks.http import HttpSink
 from agent.sources import Source, SourceSettings
 from agent.status import Scoreboard
 from agent.status_door import StatusDoor
-from agent.transport import Transport
+from agent.transport import READ_TIMEOUT_S, TOTAL_TIMEOUT_S, Transport
 from agent.vigil import Vigil
 from agent.watch import Watch
 from agent.watch_loop import Room, WatchLoop, WatchParts, Word
@@ -125,7 +125,7 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
     except BaseException:
         lock.release()
         raise
-    sink = parts.sink or HttpSink(_transport(config), config.collector_id, parts.clock)
+    sink = parts.sink or HttpSink(make_transport(config), config.collector_id, parts.clock)
     flusher = Flusher(outbox, sink, board, clock=parts.clock, rng=parts.rng, hold_s=config.heartbeat_interval)
     inboxes: dict[str, queue.SimpleQueue[Word]] = {each.name: queue.SimpleQueue() for each in config.watches}
     heartbeat = make_heartbeat(config, parts, board, give=lambda command: _hand_on(command, inboxes))
@@ -164,7 +164,7 @@ def _hand_on(command: Command, inboxes: Mapping[str, queue.SimpleQueue[Word]]) -
 def make_heartbeat(config: Config, parts: Parts, board: Scoreboard, *, give: Callable[[Command], None]) -> Heartbeat:
     """The heartbeat, with a connection of its own; `give` hears the commands."""
     return Heartbeat(
-        _transport(config, read_timeout_s=HEARTBEAT_TIMEOUT_S, total_timeout_s=HEARTBEAT_TIMEOUT_S),
+        make_transport(config, read_timeout_s=HEARTBEAT_TIMEOUT_S, total_timeout_s=HEARTBEAT_TIMEOUT_S),
         config.collector_id,
         board,
         interval_s=config.heartbeat_interval,
@@ -213,8 +213,18 @@ def _entered(board: Scoreboard, clock: Clock, name: str, watch: Watch) -> None:
     tell(logging.DEBUG, "watch.entered", f"State {state}", watch=name, state=state, reason=reason)
 
 
-def _transport(config: Config, **options: float) -> Transport:
-    return Transport(config.backend_url, config.api_key.get_secret_value(), **options)
+def make_transport(
+    config: Config, *, read_timeout_s: float = READ_TIMEOUT_S, total_timeout_s: float = TOTAL_TIMEOUT_S
+) -> Transport:
+    """A connection to the backend that the configuration names, as it says that it is to be reached and known."""
+    return Transport(
+        config.backend_url,
+        config.api_key.get_secret_value(),
+        tls=config.tls,
+        proxy=None if config.proxy is None else config.proxy.get_secret_value(),
+        read_timeout_s=read_timeout_s,
+        total_timeout_s=total_timeout_s,
+    )
 
 
 def _books_to(board: Scoreboard) -> Callable[[str, Tally], None]:
