@@ -5,8 +5,10 @@ What they are used for, and what comes of it, is not known here.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import io
+import os
 import socket
 import ssl
 import time
@@ -69,7 +71,12 @@ class _BoundedSocket:
         view = memoryview(data)
         while view:
             self._inner.settimeout(self._budget.left_s())
-            view = view[self._inner.send(view[:_SEND_BYTES], flags) :]
+            try:
+                view = view[self._inner.send(view[:_SEND_BYTES], flags) :]
+            except ssl.SSLEOFError:
+                # As without TLS: then urllib3 reads what the other side has said before it closed, for example that it
+                # does not take the client certificate; with TLS 1.3 it says so when the request is on its way.
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
 
     def hold(self) -> None:
         """As socket.makefile does: the socket stays open until the reader is closed."""

@@ -50,6 +50,18 @@ class Authority:
         return found
 
 
+class Authorities:
+    """Two of them, of which somebody trusts the first. All pairs but those of `theirs` are signed by `ours`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.ours, self.theirs = Authority(directory / "ours"), Authority(directory / "theirs")
+        self.good = self.ours.issue("good")
+        self.expired = self.ours.issue("expired", days=EXPIRED)
+        self.of_another_name = self.ours.issue("another", names=("DNS:other.example",))
+        self.nameless = self.ours.issue("localhost", names=())
+        self.foreign = self.theirs.issue("foreign")
+
+
 def openssl(*words: str | Path) -> str:
     """What it prints. Raises CalledProcessError, or FileNotFoundError when there is none here."""
     program = shutil.which("openssl")
