@@ -106,6 +106,13 @@ class ServerStrained(SetupError):
     remedy = "The rows wait in the database, and the agent looks again by itself; see what keeps the server busy."
 
 
+class DatabaseUntrusted(SetupError):
+    """The connection to the database would not be safe."""
+
+    code = "DB-06"
+    remedy = "Check db_config tls (mode, ca, verify) and the server's certificate; the agent tries again by itself."
+
+
 class SlowLogNotGranted(SetupError):
     """The user may not read mysql.slow_log."""
 
@@ -223,6 +230,20 @@ class BackendBusy(CodedError):
     remedy = "The agent keeps trying and everything waits in the outbox; check the backend's logs."
 
 
+class BackendUntrusted(BackendAway):
+    """The backend's certificate is not trusted."""
+
+    code = "BE-06"
+    remedy = "Name its authority's PEM file in tls.ca, or correct the certificate; everything waits in the outbox."
+
+
+class BackendWithoutTls(BackendAway):
+    """No TLS connection to the backend comes about."""
+
+    code = "BE-08"
+    remedy = "Check backend_url, tls.ca, tls.cert and tls.key; everything waits in the outbox."
+
+
 class CommandRefused(CodedError):
     """A command of the backend cannot be carried out."""
 
@@ -319,3 +340,10 @@ class BackendPlain(CodedError):
 
     code = "BE-07"
     remedy = "Use an https:// address in backend_url."
+
+
+class BackendUnverified(CodedError):
+    """Nobody knows whether it is the backend that is spoken to."""
+
+    code = "BE-08"
+    remedy = "Name its authority with tls.ca and leave tls.verify at true."

@@ -31,7 +31,7 @@ from agent.sinks.http import HttpSink
 from agent.sources import Source, SourceSettings
 from agent.status import Scoreboard
 from agent.status_door import StatusDoor
-from agent.transport import Transport
+from agent.transport import READ_TIMEOUT_S, TOTAL_TIMEOUT_S, Transport
 from agent.vigil import Vigil
 from agent.watch import Watch
 from agent.watch_loop import Room, WatchLoop, WatchParts, Word
@@ -213,14 +213,25 @@ def _entered(board: Scoreboard, clock: Clock, name: str, watch: Watch) -> None:
     tell(logging.DEBUG, "watch.entered", f"State {state}", watch=name, state=state, reason=reason)
 
 
-def make_transport_to(backend_url: str) -> Transport:
-    """One for a person, who brings credentials of her own."""
-    return Transport(backend_url, None)
+def make_transport(
+    config: Config,
+    *,
+    as_collector: bool = True,
+    read_timeout_s: float = READ_TIMEOUT_S,
+    total_timeout_s: float = TOTAL_TIMEOUT_S,
+) -> Transport:
+    """A connection to the backend that the configuration names, as it says that it is to be reached and known.
 
-
-def make_transport(config: Config, **options: float) -> Transport:
-    """One to the backend of the configuration, with its key."""
-    return Transport(config.backend_url, config.api_key.get_secret_value(), **options)
+    `as_collector`: with its key; else for a person, who brings a token.
+    """
+    return Transport(
+        config.backend_url,
+        config.api_key.get_secret_value() if as_collector else None,
+        tls=config.tls,
+        proxy=None if config.proxy is None else config.proxy.get_secret_value(),
+        read_timeout_s=read_timeout_s,
+        total_timeout_s=total_timeout_s,
+    )
 
 
 def _books_to(board: Scoreboard) -> Callable[[str, Tally], None]:

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from agent.dev.postgres import system_bin_dirs, wheel_bin_dir
 from agent.dev.server_process import DevServerError
 from tests.servers import beside
+from tests.servers.authority import Authorities
 from tests.servers.mariadb import MariaDBServer, MariaDBTemplate
 from tests.servers.mysql import MySQLServer, MySQLTemplate
 from tests.servers.postgres import WatchedPostgres
@@ -97,6 +98,12 @@ def clean_slow_log(request: pytest.FixtureRequest) -> SlowLogServer:
     server = request.getfixturevalue(request.param)
     assert isinstance(server, SlowLogServer)
     return server
+
+
+@pytest.fixture(scope="session")
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> Authorities:
+    """Certificates of all kinds, real ones."""
+    return Authorities(tmp_path_factory.mktemp("authorities"))
 
 
 def _clean(server: SlowLogServer) -> None:

@@ -34,16 +34,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "agent",  # __init__: the version
         *("agent.errors", "agent.clock", "agent.cost", "agent.config", "agent.logs", "agent.log_queue", "agent.news"),
-        *("agent.pulse", "agent.losses", "agent.status", "agent.thrift", "agent.finding", "agent.skew", "agent.canary"),
-        *(
-            "agent.record",
-            "agent.redact",
-            "agent.body",
-            "agent.backoff",
-            "agent.commands",
-            "agent.parquet",
-            "agent.preparation",
-        ),
+        *("agent.pulse", "agent.losses", "agent.status", "agent.thrift", "agent.certificates", "agent.canary"),
+        *("agent.finding", "agent.skew", "agent.preparation"),
+        *("agent.record", "agent.redact", "agent.body", "agent.backoff", "agent.commands", "agent.parquet"),
     ),
     ("agent.transport", "agent.sd_notify", "agent.delivery", "agent.registration", "agent.sinks", "agent.sources"),
     ("agent.machine", "agent.watch", "agent.breaker", "agent.collector", "agent.lane"),

@@ -91,6 +91,7 @@ def run(context: click.Context, /, **options: Any) -> None:
         pid=os.getpid(),
         data_dir=str(layers.data_dir),
     )
+    _warn_of(config)
     # Closing syncs as well, and a slow disk takes its time for it.
     if not (agent.conductor.run() and agent.conductor.finish(agent.close)):
         conductor.abandon()
@@ -197,12 +198,29 @@ def main() -> None:
         sys.exit(RUNNING if isinstance(error, OutboxLocked) else UNUSABLE if _ends(error) else FOUND)
 
 
+def _warn_of(config: Config) -> None:
+    """Says once what the way to the backend lacks."""
+    from agent.transport import is_plain
+
+    url = config.backend_url
+    if is_plain(url):
+        sentence = f"What goes to {url} is not encrypted, the API key neither; use https"
+        logs.tell(logging.WARNING, "backend.plain", sentence)
+    elif url.lower().startswith("https:") and not config.tls.verify:
+        sentence = f"Nobody knows whether it is {url} that is spoken to: tls.verify is false"
+        logs.tell(logging.WARNING, "backend.unverified", sentence)
+
+
 def _watched(config: Config) -> str:
     several = len(config.watches) > 1
     return ", ".join(
-        f"{f'{each.name}: ' if several else ''}{each.db_type} at {each.db_config.host}:{each.port}"
+        f"{f'{each.name}: ' if several else ''}{each.db_type} at {_host(each.db_config.host)}:{each.port}"
         for each in config.watches
     )
+
+
+def _host(name: str) -> str:
+    return f"[{name}]" if ":" in name else name
 
 
 def _ends(error: CodedError) -> bool:

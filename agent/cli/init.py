@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -52,7 +53,7 @@ def init(context: click.Context, /, *, non_interactive: bool, force: bool, **opt
     if tree.get("databases"):
         raise ConfigError(f"{path} has a list of databases, and init knows only a single one: edit the file")
     interview = Interview(tree, os.environ, asks=not non_interactive)
-    _ask(interview, said)
+    _ask(interview, said, path)
     while True:
         config, _ = assemble(interview.tree, path, os.environ, {})
         is_well = _is_well(config, said.get("provider"))
@@ -60,7 +61,7 @@ def init(context: click.Context, /, *, non_interactive: bool, force: bool, **opt
         if choice == WRITE:
             break
         if choice == CHANGE:
-            _ask(interview, {})
+            _ask(interview, {}, path)
     saving.write(path, interview.tree)
     click.echo(f"\nWritten to {path}, which its owner alone may read.")
     click.echo(
@@ -75,7 +76,7 @@ def _choose() -> str:
     return str(click.prompt(question, type=click.Choice([LOOK, CHANGE, WRITE]), default=LOOK))
 
 
-def _ask(interview: Interview, said: dict[str, Any]) -> None:
+def _ask(interview: Interview, said: dict[str, Any], path: Path) -> None:
     interview.want("backend_url", BACKEND[0], usual=BACKEND[1], given=said.get("backend_url"))
     db_type = interview.want("db_type", DB_TYPE[0], usual=DB_TYPE[1], given=said.get("db_type"))
     interview.want("db_config.host", "Host of the database", usual="localhost", given=said.get("db_host"))
@@ -86,16 +87,16 @@ def _ask(interview: Interview, said: dict[str, Any]) -> None:
     if db_type == "postgres":
         question = "Database that has pg_stat_statements"
         interview.want("db_config.database", question, usual="postgres", given=said.get("db_database"))
-    _ask_key(interview, said)
+    _ask_key(interview, said, path)
     if interview.missing:
         raise ConfigError(f"missing: {', '.join(interview.missing)}; give them as options or in the environment")
 
 
-def _ask_key(interview: Interview, said: dict[str, Any]) -> None:
+def _ask_key(interview: Interview, said: dict[str, Any], path: Path) -> None:
     key = said.get("api_key")
     is_new = key is None and interview.value("api_key") is None and interview.asks
     if is_new and not click.confirm("Is this collector registered, and have you its API key?"):
-        register_now(interview, said)
+        register_now(interview, said, path)
         return
     key = interview.want("api_key", "API key", hidden=True, given=key)
     number = said.get("collector_id", id_in(key) if key else None)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import click
 from pydantic import ValidationError
 
 from agent.config import complaints, environment
+from agent.config.layers import assemble
 from agent.config.places import Tree, find, path_of, put
 from agent.config.schema import Config
 
@@ -40,6 +42,10 @@ class Interview:
         """What holds there now; None when nothing does."""
         told = find(self._above, path_of(dotted))
         return find(self.tree, path_of(dotted)) if told is None else told
+
+    def whole(self, path: Path, environ: Mapping[str, str]) -> Config:
+        """The configuration of what is known so far, with stand-ins for the rest. Raises ConfigError."""
+        return assemble({**deepcopy(_FINE), **self.tree}, path, environ, {})[0]
 
     def want(
         self, dotted: str, question: str, *, usual: object = None, hidden: bool = False, given: object = None

@@ -15,7 +15,7 @@ from agent.cli.options import A_PATH, DEFAULT_PATH, given, with_options
 from agent.config import saving
 from agent.errors import ConfigThere
 from agent.registration import Wanted
-from agent.wiring import make_transport_to
+from agent.wiring import make_transport
 
 JWT = "DBPOWER_JWT"
 BACKEND = "Address of the backend", "http://localhost:8000"
@@ -41,12 +41,12 @@ def register(context: click.Context, /, *, force: bool, **options: Any) -> None:
     interview = Interview(tree, os.environ, asks=os.isatty(0))
     interview.want("backend_url", BACKEND[0], usual=BACKEND[1], given=said.get("backend_url"))
     interview.want("db_type", DB_TYPE[0], usual=DB_TYPE[1], given=said.get("db_type"))
-    register_now(interview, said)
+    register_now(interview, said, path)
     saving.write(path, interview.tree)
     click.echo(f"Written to {path}, which its owner alone may read.")
 
 
-def register_now(interview: Interview, said: dict[str, Any]) -> None:
+def register_now(interview: Interview, said: dict[str, Any], path: Path) -> None:
     """Asks for what is missing, registers, tells the key, and puts it into the tree of the interview.
 
     Raises BackendAway, NotTheBackend, RegistrationRefused.
@@ -60,7 +60,7 @@ def register_now(interview: Interview, said: dict[str, Any]) -> None:
     token = _token(said.get("jwt_file"), asks=interview.asks)
     known = {each: interview.value(f"db_config.{each}") for each in _ADDRESS}
     address = {each: value for each, value in known.items() if value is not None}
-    transport = make_transport_to(interview.value("backend_url"))
+    transport = make_transport(interview.whole(path, os.environ), as_collector=False)
     try:
         wanted = Wanted(name or platform.node(), interview.value("db_type"), team, address)
         registered = registration.register(transport, token, wanted)

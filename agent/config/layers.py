@@ -12,9 +12,10 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from agent.config import complaints, environment, remote
+from agent.config import certificate_files, complaints, environment, remote
 from agent.config.places import Tree, child, holds_keys, path_of, put
 from agent.config.schema import Config
+from agent.config.section import DIRECTORY
 from agent.errors import ConfigError, ConfigMalformed, ConfigMissing
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors of Windows begin every file with it
@@ -25,12 +26,13 @@ class Layers:
     """Where a configuration comes from; kept, so that a remote change can be laid between them later.
 
     file: with `${NAME}` filled in; above: environment and command line, which nothing overrides, the databases as an
-    object by their names.
+    object by their names; directory: where relative files that TLS needs are.
     """
 
     file: Tree = field(repr=False)
     above: Tree = field(repr=False)
     data_dir: Path
+    directory: Path = Path()
 
     @property
     def remote_config(self) -> object:
@@ -50,7 +52,7 @@ class Layers:
             tree["data_dir"] = str(self.data_dir)
         wrong = remote.leak(overlay, self.above, self.remote_config)
         try:
-            config = Config.model_validate(tree)
+            config = Config.model_validate(tree, context={DIRECTORY: self.directory})
         except ValidationError as error:
             wrong = complaints.sentences(error, Config, tree) + wrong
         if wrong:
@@ -79,9 +81,10 @@ def assemble(
     wrong += environment.misspelt(known, environ)
     for dotted, value in options.items():
         put(above, path_of(dotted), value)
-    layers = Layers(file, above, _data_dir(file, above, path, environ))
+    layers = Layers(file, above, _data_dir(file, above, path, environ), Path(os.path.abspath(path.parent)))
     try:
         config = layers.build(remote.overlay(layers.data_dir, file, layers.remote_config))
+        wrong += certificate_files.unusable(config)
     except ConfigError as error:
         wrong.append(error.detail)
     if wrong:

@@ -17,7 +17,8 @@ Tree = dict[str, Any]
 def path_of(dotted: str) -> Path:
     """The steps of a dotted path; the name of a database is one step, whatever dots it has.
 
-    No key has a dot and no name ends in `.db_config`, so there is one way to read it.
+    No key has a dot and no name ends in `.db_config`, so there is one way to read it. Inside the list nothing names the
+    keys of a section in db_config by dots.
     """
     if not dotted.startswith(f"{DATABASES}."):
         return tuple(dotted.split("."))

@@ -25,6 +25,7 @@ FILE_NAME = "remote.json"
 _INTERVALS = ("heartbeat_interval", "collection_interval")
 _ADDRESS = frozenset({"host", "port", "user", "database"})
 _CREDENTIAL = "password"
+_TLS = "tls"
 _THRESHOLDS = frozenset({"password", "min_exec_time_ms", "max_sql_text_bytes", "connect_timeout", "read_timeout"})
 
 
@@ -48,9 +49,9 @@ def refusal(params: Mapping[str, object], mode: str, watches: Sequence[str] = (D
         return f"db_config needs a target, one of {', '.join(watches)}"
     if any("." in name for name in database):
         return "db_config has no key with a dot in its name"
-    if mode == "any":
-        return None
-    return _unsafe(database)
+    if _TLS in database:
+        return "db_config tls is set on this host only"
+    return None if mode == "any" else _unsafe(database)
 
 
 def _unsafe(database: Mapping[str, object]) -> str | None:

@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from agent.config.section import Section
+from agent.config.tls import BackendTls, DatabaseTls
 from agent.redact import Level
 
 DEFAULT = "default"  # the name of the single pair db_type and db_config
@@ -26,19 +28,17 @@ Port = Annotated[int, Field(ge=1, le=65_535)]
 DbType = Literal["mysql", "postgres"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _is_no_truth_value(cls, value: object, info: ValidationInfo) -> object:
-        # Numbers may come as text, from the environment, so the types are lax; but `true` is not the number 1.
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
-            raise ValueError("should not be true or false")
-        return value
+def _address(text: str) -> SplitResult | None:
+    """The parts of an http or https address that can be connected to; None when it is none."""
+    try:
+        parts = urlsplit(text.strip())
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if usable and not re.search(r"[\s\\]", text.strip()) else None
 
 
-class DbConfig(_Section):
+class DbConfig(Section):
     """How the database is reached and what is taken from it. Times in seconds unless the name says otherwise."""
 
     host: str = Field(min_length=1)
@@ -54,6 +54,7 @@ class DbConfig(_Section):
     max_load: Annotated[float, Field(ge=0, le=1)] | None = 0.01
     slow_log_backups: tuple[TableName, ...] = ("slow_log_backup",)
     rotate: bool = False
+    tls: DatabaseTls = DatabaseTls()
 
     @field_validator("slow_log_backups", mode="before")
     @classmethod
@@ -68,6 +69,12 @@ class DbConfig(_Section):
             raise ValueError("should not name slow_log itself")
         return value
 
+    @field_validator("host")
+    @classmethod
+    def _has_no_brackets(cls, value: str) -> str:
+        # As an address of IPv6 stands in a URL.
+        return value[1:-1] if value.startswith("[") and value.endswith("]") else value
+
     @field_validator("host", "user", "password", "database")
     @classmethod
     def _holds_no_nul(cls, value: str | SecretStr) -> str | SecretStr:
@@ -81,7 +88,7 @@ class _Repeated:
     """Stands in the place of a name that an earlier database has."""
 
 
-class Database(_Section):
+class Database(Section):
     """One of several databases. `collection_interval`: None for that of the agent."""
 
     name: str
@@ -116,7 +123,7 @@ class WatchConfig:
         return self.db_config.port or DEFAULT_PORTS[self.db_type]
 
 
-class OutboxConfig(_Section):
+class OutboxConfig(Section):
     """The limits of the outbox file and of one request body."""
 
     max_bytes: int = Field(default=1_073_741_824, ge=1_048_576)
@@ -125,19 +132,21 @@ class OutboxConfig(_Section):
     batch_max_bytes: int = Field(default=1_048_576, ge=1_024)
 
 
-class LogConfig(_Section):
+class LogConfig(Section):
     """What the agent says about itself, on standard error."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: Literal["text", "json"] = "text"
 
 
-class Config(_Section):
+class Config(Section):
     """One agent: whom it reports to, what it watches, where it keeps its state."""
 
     collector_id: int = Field(ge=1)
     api_key: SecretStr = Field(min_length=1)
     backend_url: str
+    tls: BackendTls = BackendTls()
+    proxy: SecretStr | None = None
     databases: tuple[Database, ...] = ()  # before the pair: its validator looks at them
     db_type: DbType | None = Field(default=None, validate_default=True)
     db_config: DbConfig | None = Field(default=None, validate_default=True)
@@ -152,17 +161,24 @@ class Config(_Section):
     @field_validator("backend_url")
     @classmethod
     def _is_plain_http(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value.strip())
-            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-            usable = usable and not re.search(r"[\s\\]", value.strip())
-        except ValueError:
-            usable = False
-        if not usable:
+        parts = _address(value)
+        if parts is None:
             raise ValueError("should be an address like https://backend.example.com")
         if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
             raise ValueError("should hold no user, password, query or fragment")
         return value.strip().rstrip("/")
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_a_proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        text = value.get_secret_value().strip()
+        parts = _address(text) if text else None
+        if text and (parts is None or parts.path.strip("/") or parts.query or parts.fragment):
+            known = "an address like http://proxy.example.com:3128"
+            raise ValueError(f"should be {known}; what is special in a user or password is written like %40")
+        return SecretStr(text)
 
     @field_validator("api_key")
     @classmethod

@@ -10,7 +10,7 @@ from agent.body import dumps
 from agent.clock import Clock
 from agent.config.schema import Config
 from agent.delivery import Delivered, Hold, Refused, Retry, judge_bulk
-from agent.errors import BackendAway, BackendPlain, KeyRefused
+from agent.errors import BackendAway, BackendPlain, BackendUnverified, KeyRefused
 from agent.finding import Finding, hint, right, skipped, wrong
 from agent.sinks.http import BULK_PATH
 from agent.skew import compared_times
@@ -24,6 +24,7 @@ _KEY = re.compile(r"collector_([0-9]+)_.+")
 def examine(config: Config, transport: Transport, clock: Clock) -> Iterator[Finding]:
     """Everything of the backend. Raises nothing; closes nothing."""
     yield _address(config)
+    yield right("proxy", "none" if transport.proxy is None else f"through {transport.proxy}")
     began_s = clock.monotonic()
     try:
         answer = transport.post(BULK_PATH, dumps({"queries": []}))
@@ -47,6 +48,8 @@ def examine(config: Config, transport: Transport, clock: Clock) -> Iterator[Find
 def _address(config: Config) -> Finding:
     if is_plain(config.backend_url):
         return hint("address", BackendPlain(config.backend_url))
+    if config.backend_url.startswith("https:") and not config.tls.verify:
+        return hint("address", BackendUnverified(config.backend_url))
     return right("address", config.backend_url)
 
 

@@ -5,13 +5,11 @@ What fails comes out as one of our errors; the driver is known to this file and 
 
 from __future__ import annotations
 
-import ssl
 import struct
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
-import pymysql
 from pymysql import err
 from pymysql.constants import CLIENT, CR, ER
 from pymysql.cursors import Cursor, SSCursor
@@ -27,6 +25,7 @@ from agent.errors import (
     SourceError,
 )
 from agent.sources import READING, SourceSettings
+from agent.sources._mysql_connection import QuietConnection, mistrust
 from agent.sources._wire import Wire
 
 # No statement of ours may show up in the log we read: not for its time, and not for using no index either. MySQL
@@ -76,35 +75,20 @@ _AWAY = frozenset(
 Row = tuple[Any, ...]
 
 
-class _QuietConnection(pymysql.connections.Connection):
-    """Sends no statement of its own; the handshake names the character set already.
-
-    The driver's `SET NAMES` would be logged where the global long_query_time is 0. TLS when the server offers it.
-    """
-
-    def set_character_set(self, charset: str, collation: str | None = None) -> None:
-        """Does nothing, for the reason above."""
-
-    def _create_ssl_ctx(self, _wishes: object) -> ssl.SSLContext:
-        # Without the authorities that this machine trusts: nothing is compared with them, and they take 1.5 MB.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context
-
-
 class Session:
     """One connection. Rows come as tuples of raw bytes (None for NULL)."""
 
     _manner = _READ_ONLY
 
     def __init__(self, settings: SourceSettings) -> None:
-        """Connects. Raises DatabaseAway, LoginRefused or another SetupError."""
+        """Connects. Raises DatabaseAway, LoginRefused, DatabaseUntrusted or another SetupError."""
         db = settings.db
         self._step, self._read_timeout_s = settings.step, db.read_timeout
         self._meter, self._wire = settings.meter, Wire()
         self._step("connecting to the database", db.connect_timeout + 2 * db.read_timeout)
         with explained(), self._meter.connecting():
-            self._connection = _QuietConnection(
+            self._connection = QuietConnection(
+                db.tls,
                 host=db.host,
                 port=settings.port,
                 user=db.user,
@@ -245,6 +229,9 @@ def explained() -> Iterator[None]:
 
 def explain(error: err.MySQLError) -> SourceError:
     """The error of ours for what server or driver reported."""
+    untrusted = mistrust(error)
+    if untrusted is not None:
+        return untrusted
     code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
     message = str(error.args[1]) if len(error.args) > 1 else str(error)
     detail = f"{message} ({code})" if code else message or "the connection was closed"

@@ -5,6 +5,7 @@ What fails comes out as one of our errors; the driver is known to this file and 
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from agent.errors import (
     TextsUndecodable,
 )
 from agent.sources import READING, SourceSettings
+from agent.sources._postgres_tls import mistrust, parameters
 from agent.sources._wire import Wire
 
 # In every statement of ours, inside it so that the server keeps it: what carries it is no slow query of the customer.
@@ -49,14 +51,14 @@ class Session:
     """One connection in the driver's asynchronous mode: its own waiting could not be given a deadline."""
 
     def __init__(self, settings: SourceSettings, clock: Clock) -> None:
-        """Connects. Raises DatabaseAway, LoginRefused or another SetupError."""
+        """Connects. Raises DatabaseAway, LoginRefused, DatabaseUntrusted or another SetupError."""
         db = settings.db
         self._clock = clock
         self._step, self._read_timeout_s = settings.step, db.read_timeout
         self._meter, self._wire = settings.meter, Wire()
         self._step("connecting to the database", db.connect_timeout)
         try:
-            self._connection = psycopg2.connect(
+            self._connection: extensions.connection = psycopg2.connect(
                 host=db.host,
                 port=settings.port,
                 user=db.user,
@@ -73,6 +75,7 @@ class Session:
                 # Below our own patience, so that the server says what it was instead of a wait that ends.
                 options=_OPTIONS.format(ms=round(db.read_timeout * 900)),
                 async_=True,
+                **parameters(db.tls, os.environ),
             )
             with self._meter.connecting():
                 self._finish(db.connect_timeout)
@@ -152,18 +155,28 @@ def explain(error: Exception) -> SourceError:
     """The error of ours for what server or driver reported."""
     detail = " ".join(str(error).split()) or "the connection was closed"
     code = getattr(error, "pgcode", None) or ""
+    if not code and isinstance(error, psycopg2.Error):
+        return _without_code(detail)
     if code in {errorcodes.UNDEFINED_TABLE, errorcodes.UNDEFINED_FUNCTION}:
         return StatementsNotCreated(detail)
     if code == errorcodes.OBJECT_NOT_IN_PREREQUISITE_STATE:
         return StatementsNotLoaded()
     if code == errorcodes.INSUFFICIENT_PRIVILEGE:
         return StatementsNotGranted(detail)
-    if not code and 'database "' in detail and detail.endswith("does not exist"):
-        return SetupError(f"{detail}; check db_config database")
     if code in {errorcodes.CHARACTER_NOT_IN_REPERTOIRE, errorcodes.UNTRANSLATABLE_CHARACTER}:
         return TextsUndecodable(detail)
-    if code.startswith("28") or (not code and any(word in detail for word in _LOGIN_WORDS)):
+    if code.startswith("28"):
         return LoginRefused(detail)
-    if code.startswith(_AWAY_CLASSES) or (not code and isinstance(error, psycopg2.Error)):
+    if code.startswith(_AWAY_CLASSES):
         return DatabaseAway(detail)
     return SetupError(f"{detail} ({code})" if code else detail)
+
+
+def _without_code(detail: str) -> SourceError:
+    """While it connects, libpq passes on no codes, only texts."""
+    untrusted = mistrust(detail)
+    if untrusted is not None:
+        return untrusted
+    if 'database "' in detail and detail.endswith("does not exist"):
+        return SetupError(f"{detail}; check db_config database")
+    return LoginRefused(detail) if any(word in detail for word in _LOGIN_WORDS) else DatabaseAway(detail)

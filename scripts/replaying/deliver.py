@@ -20,7 +20,6 @@ from agent.replay.cargo import Account, Cargo, parts
 from agent.replay.ledger import Ledger, known
 from agent.replay.replay import Replay, takes_bulk_calls
 from agent.sinks.http import HttpSink
-from agent.transport import Transport
 from scripts.replaying.freight import Freight, freights
 from scripts.replaying.meant import FOUND, STOPPED, UNUSABLE
 from scripts.replaying.recipient import Recipient, recipient
@@ -103,7 +102,7 @@ def _deliver_one(freight: Freight, to: Recipient, options: argparse.Namespace, l
     clock, outcome = Clock(), Outcome()
     with (
         closing(Ledger(freight.ledger, f"{to.url} {to.collector}")) as ledger,
-        closing(Transport(to.url, to.key)) as transport,
+        closing(to.make_transport()) as transport,
     ):
         cargo = Cargo(freight.heads, freight.load, ledger, again=options.parked, limit=limit)
         outcome.account = cargo.account

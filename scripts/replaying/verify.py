@@ -29,7 +29,7 @@ def verify(found: Sequence[Freight], to: Recipient, options: argparse.Namespace)
         of = known(freight.ledger).get
         expected = [part for head in freight.heads if head.topic == QUERIES for part in parts(head, of)]
         keys += [part.key for part in expected if part.state != PARKED]
-    with closing(Transport(to.url, to.key)) as transport:
+    with closing(to.make_transport()) as transport:
         missing, doubled = missing_and_doubled(transport, keys)
     if options.json:
         print(json.dumps({"keys": len(keys), "missing": missing, "doubled": doubled}))

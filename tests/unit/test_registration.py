@@ -18,7 +18,7 @@ from agent.dev.serve import RunningBackend
 from agent.dev.server_process import free_port
 from agent.errors import BackendAway, NotTheBackend, RegistrationRefused
 from agent.registration import Registered, Wanted, id_in, register
-from agent.wiring import make_transport_to
+from agent.transport import Transport
 
 WANTED = Wanted("host-1", "mysql", 1, {"host": "db", "port": 3306, "user": "monitoring"})
 
@@ -30,7 +30,7 @@ def backend() -> Iterator[RunningBackend]:
 
 
 def asked(url: str, token: str = "let-me-in", wanted: Wanted = WANTED) -> Registered:
-    with closing(make_transport_to(url)) as transport:
+    with closing(Transport(url, None)) as transport:
         return register(transport, token, wanted)
 
 

@@ -68,6 +68,11 @@ def test_what_decides_how_much_is_read_and_what_is_written_stays_with_this_host(
         ({"data_dir": "/", "remote_config": "any"}, "unknown: data_dir, remote_config"),
         ({"redact": "secrets"}, "unknown: redact"),
         ({"redact": "secrets", "heartbeat_interval": 5}, "unknown: redact"),
+        ({"tls": {"verify": False}}, "unknown: tls"),
+        ({"proxy": "http://theirs"}, "unknown: proxy"),
+        ({"db_config": {"tls": {"mode": "disable"}, **PASSWORD}}, "tls is set on this host only"),
+        ({"db_config": {"tls": None, "host": "h", **PASSWORD}}, "tls is set on this host only"),
+        ({"db_config": {"tls.mode": "disable"}}, "no key with a dot"),
     ],
 )
 @pytest.mark.parametrize("mode", ["safe", "any"])

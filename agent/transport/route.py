@@ -1,0 +1,53 @@
+"""The way to the backend: straight or by a proxy, and whether others can read along. Opens no connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from requests.utils import get_environ_proxies, select_proxy
+
+_LOCAL = "localhost"
+
+
+def is_plain(url: str) -> bool:
+    """Whether what goes to `url` leaves this host unencrypted."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not _is_here(parts.hostname or "")
+
+
+def _is_here(host: str) -> bool:
+    name = host.lower().rstrip(".")
+    if name == _LOCAL or name.endswith(f".{_LOCAL}"):  # RFC 6761: such a name never leaves the host
+        return True
+    try:
+        address = ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    within = getattr(address, "ipv4_mapped", None) or address  # of ::ffff:127.0.0.1
+    return bool(within.is_loopback)
+
+
+def proxies(url: str, proxy: str | None) -> Mapping[str, str]:
+    """The proxies for `url`, by scheme. `proxy`: the one to use; empty: none; None: what the environment says now."""
+    if proxy is None:
+        return get_environ_proxies(url)
+    return {"http": proxy, "https": proxy} if proxy else {}
+
+
+def shown(url: str, proxies_now: Mapping[str, str]) -> str | None:
+    """Host and port of the proxy that is used for `url`, for people; None when none is, or it cannot be told safely."""
+    proxy = select_proxy(url, dict(proxies_now))
+    if proxy is None:
+        return None
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"//{proxy}")
+        port = parts.port
+    except ValueError:
+        return None
+    # Behind an unescaped / ? or # in a password the rest of it would be taken for something else.
+    if parts.hostname is None or parts.path.strip("/") or parts.query or parts.fragment:
+        return None
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{host}:{port}" if port else host
