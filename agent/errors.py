@@ -345,5 +345,5 @@ class BackendPlain(CodedError):
 class BackendUnverified(CodedError):
     """Nobody knows whether it is the backend that is spoken to."""
 
-    code = "BE-08"
+    code = "BE-09"
     remedy = "Name its authority with tls.ca and leave tls.verify at true."

@@ -48,7 +48,7 @@ def examine(config: Config, transport: Transport, clock: Clock) -> Iterator[Find
 def _address(config: Config) -> Finding:
     if is_plain(config.backend_url):
         return hint("address", BackendPlain(config.backend_url))
-    if config.backend_url.startswith("https:") and not config.tls.verify:
+    if config.backend_url.lower().startswith("https:") and not config.tls.verify:
         return hint("address", BackendUnverified(config.backend_url))
     return right("address", config.backend_url)
 

@@ -59,7 +59,7 @@ def codes(findings: dict[str, Finding]) -> dict[str, str]:
 
 def test_a_backend_that_is_fine(backend: RunningBackend, own: Collector) -> None:
     findings = found(backend.url, own.id, own.api_key)
-    assert list(findings) == ["address", "reached", "clock", "key"]
+    assert list(findings) == ["address", "proxy", "reached", "clock", "key"]
     assert codes(findings) == {}
 
 
