@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from agent import overview, wiring
 from agent.config.layers import Layers
 from agent.config.schema import Config
 from agent.doctor import backend, canary, host
+from agent.errors import CanaryLost
 from agent.finding import Finding, wrong
 from storage.errors import CodedError
 
@@ -61,4 +63,7 @@ def place(name: str) -> str:
 def _way(config: Config, layers: Layers, name: str, parts: wiring.Parts) -> canary.Way:
     if overview.look(layers.data_dir, parts.clock)["pid"] is not None:
         return canary.Running(layers.data_dir, name, parts.clock)
+    if layers.data_dir.exists() and layers.data_dir.stat().st_uid != os.geteuid():
+        # What is made there by another user, root included, the agent could not use.
+        raise CanaryLost(f"no agent runs, and {layers.data_dir} is another user's: say it as that user")
     return canary.Own(config, layers, name, parts)

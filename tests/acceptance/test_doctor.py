@@ -8,6 +8,7 @@ or seems to arrive although nothing does; the agent is disturbed.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,3 +139,14 @@ def test_the_lines_for_a_person(stub: StubBackend, tmp_path: Path) -> None:
     assert "  ✗ login                [DB-01] The database cannot be reached" in done.stdout
     plain = run_agent("doctor", "--config", path, PYTHONIOENCODING="ascii")
     assert (plain.returncode, "  NO login" in plain.stdout) == (1, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root meets directories of others that it could write to")
+def test_no_canary_leaves_files_of_root_in_the_directory_of_another_user(stub: StubBackend, tmp_path: Path) -> None:
+    db_config = {"host": "127.0.0.1", "port": free_port(), "user": "u", "password": "secret-1"}
+    path = private(write(tmp_path, settings(stub, "mysql", db_config)))
+    directory = tmp_path / "data"
+    directory.mkdir(mode=0o700)
+    os.chown(directory, 65_534, 65_534)
+    assert wrong(doctor(path, 1, "--canary"))["canary"] == "CA-02"
+    assert list(directory.iterdir()) == []
