@@ -64,9 +64,7 @@ def init(context: click.Context, /, *, non_interactive: bool, force: bool, **opt
             _ask(interview, {}, path)
     saving.write(path, interview.tree)
     click.echo(f"\nWritten to {path}, which its owner alone may read.")
-    click.echo(
-        "Next: `doctor --canary` tries the whole way, `run` starts the agent, scripts/install-service makes it one."
-    )
+    click.echo("Next: `python -m agent doctor --canary` tries the whole way, `python -m agent run` starts the agent.")
     if not is_well:
         sys.exit(FOUND)
 
