@@ -15,7 +15,14 @@ from queue import Empty, SimpleQueue
 from agent.body import dumps
 from agent.clock import Clock
 from agent.delivery import Delivered, judge_bulk
-from agent.errors import BackendAway, BackendBusy, BodyRefused, ReplayGivenUp
+from agent.errors import (
+    BackendAway,
+    BackendBusy,
+    BackendUntrusted,
+    BackendWithoutTls,
+    BodyRefused,
+    ReplayGivenUp,
+)
 from agent.flusher import Flusher
 from agent.replay.cargo import Account, Cargo
 from agent.sinks import Sink
@@ -117,7 +124,7 @@ class Replay:
         if isinstance(error, BodyRefused) and self._has_taken_some:
             self._give_up_the_rest(why, since_s)
             return
-        if not isinstance(error, BackendAway | BackendBusy):
+        if not isinstance(error, BackendAway | BackendBusy) or isinstance(error, BackendUntrusted | BackendWithoutTls):
             raise ReplayGivenUp(why) from error
         now_s = self._clock.monotonic()
         if isinstance(error, BackendBusy) and now_s - since_s < BUSY_S and self._probe():

@@ -44,12 +44,12 @@ class QuietConnection(pymysql.connections.Connection):
         except FileUnusable as error:
             raise DatabaseUntrusted(f"db_config tls.{error}") from None
 
-    def _process_auth(self, plugin_name: bytes, auth_packet: Any, handler: Any = None) -> Any:
+    def _process_auth(self, plugin_name: bytes, *rest: Any) -> Any:
         own: Any = self  # the driver has no public place for this
         if plugin_name in _SHOWS_THE_PASSWORD and not own._secure:  # noqa: SLF001
             raise DatabaseUntrusted("the server asks for the password itself, and the connection has no TLS")
         inherited: Any = super()
-        return inherited._process_auth(plugin_name, auth_packet, handler)  # noqa: SLF001
+        return inherited._process_auth(plugin_name, *rest)  # noqa: SLF001
 
 
 def mistrust(error: err.MySQLError) -> DatabaseUntrusted | None:

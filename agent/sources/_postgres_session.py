@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Sequence
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import psycopg2
@@ -56,6 +58,15 @@ class Session:
         self._clock = clock
         self._step, self._read_timeout_s = settings.step, db.read_timeout
         self._meter, self._wire = settings.meter, Wire()
+        *earlier, last = addresses(db.host, settings.port, os.environ)
+        for address in earlier:
+            with suppress(DatabaseAway):
+                self._connect(settings, address)
+                return
+        self._connect(settings, last)
+
+    def _connect(self, settings: SourceSettings, address: Mapping[str, Any]) -> None:
+        db = settings.db
         self._step("connecting to the database", db.connect_timeout)
         try:
             self._connection: extensions.connection = psycopg2.connect(
@@ -75,6 +86,7 @@ class Session:
                 # Below our own patience, so that the server says what it was instead of a wait that ends.
                 options=_OPTIONS.format(ms=round(db.read_timeout * 900)),
                 async_=True,
+                **address,
                 **parameters(db.tls, os.environ),
             )
             with self._meter.connecting():
@@ -149,6 +161,21 @@ class Session:
             if not ready:
                 self.drop()
                 raise DatabaseAway(f"no answer within {timeout_s:g} s")
+
+
+def addresses(host: str, port: int, environ: Mapping[str, str]) -> list[dict[str, str]]:
+    """What libpq is to be told of each place where `host` is now, in the order of trying; at least one.
+
+    Asked to find them itself, it would wait without end for one that is silent (a dead IPv6, say) and try no other.
+    Raises DatabaseAway.
+    """
+    if host.startswith(("/", "@")) or "," in host or "PGHOSTADDR" in environ:  # sockets, lists: libpq's own ways
+        return [{}]
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise DatabaseAway(f"the host name {host} cannot be resolved ({error})") from None
+    return [{"hostaddr": str(at[0])} for *_, at in found]
 
 
 def explain(error: Exception) -> SourceError:

@@ -16,13 +16,13 @@ BYTES = 65_536
 
 
 class Relay:
-    """On a port of 127.0.0.1 from the moment it is made; carries both ways until one side ends."""
+    """On a port of this host from the moment it is made; carries both ways until one side ends."""
 
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        """`context`: with TLS, which begins when somebody connects."""
+    def __init__(self, context: ssl.SSLContext | None = None, at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        """`context`: with TLS, which begins when somebody connects; `at`: address and port (0: any free one)."""
         self._context = context
         self.carried = 0  # connections that came through
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(at)
         self.port = int(self._listener.getsockname()[1])
         self._open: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
@@ -89,12 +89,14 @@ def _carry(one: socket.socket, other: socket.socket) -> None:
             towards[each].sendall(data)
 
 
-class TlsFront(Relay):
-    """Speaks TLS for the plain server at `port`."""
+class Front(Relay):
+    """Stands before the server at `port`; with a `context` it speaks TLS for it."""
 
-    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, port: int, context: ssl.SSLContext | None = None, at: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> None:
         self._port = port
-        super().__init__(context)
+        super().__init__(context, at)
 
     @property
     def url(self) -> str:

@@ -52,6 +52,11 @@ class StubBackend:
         return f"http://127.0.0.1:{self._port}"
 
     @property
+    def port(self) -> int:
+        """On 127.0.0.1; the same after an outage."""
+        return self._port
+
+    @property
     def records(self) -> list[Json]:
         """Every accepted record, in order, with its duplicates."""
         with self._changed:

@@ -65,7 +65,7 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()
 PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-# Codes that nobody raises: the families, and TLS options that do not exist yet. The README has its own words for them.
+# Codes that nobody raises: the families. The README has its own words for them.
 NOT_RAISED = {"DB-00", "OB-00"}
 # What a reader makes for himself while following the README.
 MADE_BY_READER = {"config.json", "collector.log", "secrets", ".venv"}

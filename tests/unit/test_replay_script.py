@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -36,7 +37,10 @@ from storage.high_water import FILE_NAME as MARK_NAME
 from storage.lock import DirectoryLock
 from storage.outbox import FILE_NAME, Outbox
 from storage.schema import VERSION
+from tests.fakes.relay import Front
 from tests.fakes.stub_backend import StubBackend
+from tests.servers.authority import Authorities
+from tests.unit.transport.conftest import speaking
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 IN_PART = f"{PARTIAL}: x"
@@ -557,3 +561,68 @@ def test_an_export_says_it_too(data: Path, say: Say, tmp_path: Path, monkeypatch
     monkeypatch.setattr(replay, "LINE_EVERY_S", 0.0)
     _, _, err = say(data, "--export", tmp_path / "x.jsonl.gz", to=())
     assert err.splitlines()[-1] == "7 records read"
+
+
+# -- the way to the backend --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def front(stub: StubBackend, authorities: Authorities, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
+    """The backend behind TLS, which wants a client certificate."""
+    monkeypatch.setenv("DBPOWER_PROXY", "")
+    context = speaking(authorities.good)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(authorities.theirs.ca)
+    with Front(stub.port, context) as running:
+        yield running
+
+
+def known(stub: StubBackend, front: Front) -> tuple[object, ...]:
+    url = f"https://localhost:{front.port}"
+    return "--backend-url", url, "--api-key", stub.api_key, "--collector-id", stub.collector_id
+
+
+def needed(known: Authorities) -> dict[str, str]:
+    return {"ca": str(known.ours.ca), "cert": str(known.foreign.cert), "key": str(known.foreign.key)}
+
+
+def test_tls_may_be_said_by_options(
+    data: Path, say: Say, stub: StubBackend, front: Front, authorities: Authorities
+) -> None:
+    pair, who = authorities.foreign, known(stub, front)
+    shown = ("--cert", pair.cert, "--key", pair.key)
+    code, _, err = say(data, "--ca", authorities.ours.ca, to=who)
+    assert (code, "demands a client certificate" in err, stub.records) == (2, True, [])
+    code, _, err = say(data, *shown, "--ca", authorities.theirs.ca, to=who)
+    assert (code, "[BE-06]" in err, stub.records) == (2, True, [])
+    code, _, _ = say(data, *shown, "--insecure", "--topic", "queries", "--limit", 1, to=who)
+    assert (code, ids(stub)) == (0, ["a3", "b3"])
+    code, _, _ = say(data, *shown, "--ca", authorities.ours.ca, to=who)
+    assert (code, len(ids(stub))) == (0, 6)
+
+
+def test_tls_may_be_said_by_the_environment(
+    data: Path, say: Say, front: Front, authorities: Authorities, *, stub: StubBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in needed(authorities).items():
+        monkeypatch.setenv(f"DBPOWER_TLS_{name.upper()}", value)
+    assert say(data, to=known(stub, front))[0] == 0
+    assert len(ids(stub)) == 6
+
+
+def test_tls_may_be_said_by_the_configuration(
+    data: Path, say: Say, front: Front, authorities: Authorities, *, stub: StubBackend, tmp_path: Path
+) -> None:
+    database = {"db_type": "mysql", "db_config": {"host": "h", "user": "u"}}
+    _, url, _, key, _, number = known(stub, front)
+    tree = {"collector_id": number, "api_key": key, "backend_url": url, **database, "tls": needed(authorities)}
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+    assert say(data, to=("--config", tmp_path / "config.json"))[0] == 0
+    assert len(ids(stub)) == 6
+
+
+def test_files_of_tls_that_do_not_do_are_told(data: Path, say: Say, stub: StubBackend, front: Front) -> None:
+    code, _, err = say(data, "--ca", "none.pem", to=known(stub, front))
+    assert (code, "[RP-02]" in err, "tls.ca: the file cannot be read" in err) == (2, True, True)
+    code, _, err = say(data, "--key", "none.key", to=known(stub, front))
+    assert (code, "tls.key: stands there without cert" in err) == (2, True)

@@ -1,8 +1,10 @@
 """What the PostgreSQL driver reports becomes one of our errors.
 
 What could go wrong: a lost connection ends a look as a set-up error, or a set-up error leads to endless reconnecting;
-a message over several lines spoils the log.
+a message over several lines spoils the log; a name with a dead address is never reached at its other one.
 """
+
+import socket
 
 import psycopg2
 import pytest
@@ -17,7 +19,7 @@ from agent.errors import (
     StatementsNotLoaded,
     TextsUndecodable,
 )
-from agent.sources._postgres_session import explain
+from agent.sources._postgres_session import addresses, explain
 
 
 class Reported(psycopg2.OperationalError):
@@ -70,3 +72,27 @@ def test_a_message_becomes_one_line() -> None:
 
 def test_bytes_that_are_no_text_are_a_refusal_not_an_outage() -> None:
     assert type(explain(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"))) is SetupError
+
+
+# -- where it looks ----------------------------------------------------------------------------------------------------
+
+
+def test_each_address_of_a_name_is_tried_in_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [("::1", 5432, 0, 0), ("192.0.2.1", 5432)]
+    found = [(None, None, 6, "", place) for place in places]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    assert addresses("db.example.com", 5432, {}) == [{"hostaddr": "::1"}, {"hostaddr": "192.0.2.1"}]
+
+
+@pytest.mark.parametrize(
+    ("host", "environ"),
+    [("/run/postgresql", {}), ("@abstract", {}), ("one,two", {}), ("db", {"PGHOSTADDR": "192.0.2.1"})],
+)
+def test_what_is_no_name_or_is_said_elsewhere_is_left_to_libpq(host: str, environ: dict[str, str]) -> None:
+    assert addresses(host, 5432, environ) == [{}]
+
+
+@pytest.mark.parametrize("host", ["db.invalid", "x" * 300, "a..b"])
+def test_a_name_that_nobody_knows_is_an_outage(host: str) -> None:
+    with pytest.raises(DatabaseAway, match="cannot be resolved"):
+        addresses(host, 5432, {})

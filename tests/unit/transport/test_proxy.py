@@ -160,6 +160,18 @@ def test_a_proxy_may_speak_tls_itself(authorities: Authorities, backend: Peer, t
         assert (secure.carried, backend.connections) == (1, 1)
 
 
+def test_a_proxy_that_speaks_tls_carries_plain_http_too(
+    serve: Serve, authorities: Authorities, tls: BackendTls
+) -> None:
+    forwarding = serve(over_tls(speaking(authorities.good), answering(GOOD)))
+    proxy = f"https://localhost:{forwarding.port}"
+    assert post(Transport("http://backend.invalid", KEY, tls=tls, proxy=proxy)).body == b"{}"
+    assert forwarding.requests[0].startswith(b"POST http://backend.invalid/api/x HTTP/1.1")
+    lying = serve(over_tls(speaking(authorities.foreign), answering(GOOD)))
+    error = failure(Transport("http://backend.invalid", KEY, tls=tls, proxy=f"https://localhost:{lying.port}"))
+    assert (type(error), lying.requests) == (BackendUntrusted, [])
+
+
 def test_a_proxy_whose_certificate_is_not_trusted_is_told_as_such(
     authorities: Authorities, backend: Peer, tls: BackendTls
 ) -> None:
