@@ -19,17 +19,18 @@ import pytest
 
 from agent import wiring
 from agent.clock import Clock
-from agent.conductor import Conductor, Deadlines
+from agent.conductor import Conductor, Deadlines, Ended
 from agent.config.layers import Layers
 from agent.flusher import Flusher
 from agent.heartbeat import Heartbeat
 from agent.pulse import SLACK_S
 from agent.sd_notify import SdNotify
+from agent.signals import Signals
 from agent.status import Scoreboard
 from agent.status_door import StatusDoor, ask
 from agent.transport import Transport
 from agent.vigil import Vigil
-from agent.watch_loop import Stop, WatchLoop
+from agent.watch_loop import WatchLoop
 from agent.worker import Worker
 from storage.envelope import Change, Envelope
 from storage.errors import OutboxFull
@@ -89,8 +90,8 @@ class Bench:
         self.conductor = Conductor(
             [self.rig.loop], self.flusher, self.heartbeat, self.door, vigil, clock=clock, deadlines=deadlines
         )
-        self.ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=lambda: self.ended.put(self.conductor.run()), daemon=True)
+        self.ended: queue.SimpleQueue[bool] = queue.SimpleQueue()  # whether all has ended in time
+        self._thread = threading.Thread(target=lambda: self.ended.put(not self.conductor.run().late), daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -398,9 +399,9 @@ def test_a_signal_only_puts_a_word_and_the_main_thread_ends_everything(
 
     killer = threading.Thread(target=kill)
     try:
-        bench.conductor.hear_signals()
+        Signals(bench.conductor._inbox.put).put_words()
         killer.start()
-        assert bench.conductor.run() is True
+        assert bench.conductor.run() == Ended(())
     finally:
         killer.join(WAIT_S)
         for each, handler in before.items():
@@ -411,8 +412,7 @@ def test_a_signal_only_puts_a_word_and_the_main_thread_ends_everything(
 def test_a_stop_before_the_start_ends_at_once(tmp_path: Path, stub: StubBackend) -> None:
     bench = Bench(tmp_path, stub)
     bench.conductor.stop()
-    assert bench.conductor.run() is True
-    assert isinstance(Stop(), Stop)
+    assert bench.conductor.run() == Ended(())
     bench.outbox.close()
 
 
@@ -450,7 +450,7 @@ def test_several_watches_that_hang_end_by_the_same_deadline_as_one_and_the_other
         deadlines=QUICK,
     )
     ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    threading.Thread(target=lambda: ended.put(conductor.run()), daemon=True).start()
+    threading.Thread(target=lambda: ended.put(not conductor.run().late), daemon=True).start()
     for event in hung.values():
         assert event.wait(WAIT_S)
     wait_until(lambda: len(sink.stored) == 7)  # three that hang do not delay the fourth
