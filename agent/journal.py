@@ -43,7 +43,7 @@ def entry(level: int, message: str, event: str, fields: Mapping[str, object]) ->
         _pair("MESSAGE", f"{event} {message}", MESSAGE_BYTES),
         _pair("PRIORITY", str(priority)),
         _pair("SYSLOG_IDENTIFIER", IDENTIFIER),
-        *_fields({"event": event, **fields}),
+        *_fields({**fields, "event": event}),
     ]
     size, whole = 0, b""
     for part in parts:
@@ -74,8 +74,8 @@ def _cut(value: bytes, most_bytes: int) -> bytes:
 class Journal:
     """The journal of this machine. One thread uses it, and may have to wait for it."""
 
-    def __init__(self, address: str = SOCKET) -> None:
-        self._address = address
+    def __init__(self, address: str | None = None) -> None:
+        self._address = address or SOCKET
         self._socket: socket.socket | None = None
 
     def take(self, told: bytes) -> bool:
