@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from agent import journal
 from agent.log_queue import LineQueue
 
 LOGGER = logging.getLogger("dbpower")
@@ -24,10 +27,19 @@ class _Text(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = ", ".join(f"{name}={value}" for name, value in _fields(record).items())
-        line = f"{_stamp(record)} {record.levelname} {getattr(record, 'event', record.name)} {record.getMessage()}"
+        line = f"{_stamp(record)} {record.levelname} {_event(record)} {record.getMessage()}"
         line += f" ({fields})" if fields else ""
         line = " ".join(line.splitlines())  # a server's message of several lines must not look like several of ours
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class _Entry(logging.Formatter):
+    """One entry of the journal."""
+
+    def of(self, record: logging.LogRecord) -> bytes:
+        message = " ".join(record.getMessage().splitlines())
+        message += f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        return journal.entry(record.levelno, message, _event(record), _fields(record))
 
 
 class _Json(logging.Formatter):
@@ -38,7 +50,7 @@ class _Json(logging.Formatter):
             **_fields(record),
             "time": _stamp(record),
             "level": record.levelname,
-            "event": getattr(record, "event", record.name),
+            "event": _event(record),
             "message": record.getMessage(),
         }
         if record.exc_info:
@@ -46,17 +58,31 @@ class _Json(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
-def set_up(level: str, style: str) -> None:
-    """Sends what is told to standard error, from `level` on, as `text` or `json`; nobody ever waits for its reader."""
-    for earlier in LOGGER.handlers:
-        earlier.close()
-    # A program that was started without standard error may have a file of its own there.
-    handler = LineQueue(STANDARD_ERROR) if sys.stderr is not None else logging.NullHandler()
+def set_up(level: str, style: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Sends what is told to standard error, from `level` on, as `text` or `json`; nobody ever waits for its reader.
+
+    Text goes to the journal itself, with its fields, where systemd says that it is at the other end. May be called
+    again, for another level or style.
+    """
+    handler = next((each for each in LOGGER.handlers if isinstance(each, LineQueue)), None) or _first_handler()
     handler.setFormatter(_Json() if style == "json" else _Text())
+    if isinstance(handler, LineQueue):
+        is_for_journal = style != "json" and journal.hears(STANDARD_ERROR, environment)
+        handler.make_entry = _Entry().of if is_for_journal else None
     LOGGER.handlers[:] = [handler]
     logging.lastResort = handler  # where the warnings of our packages go: it would write to standard error itself
     LOGGER.setLevel(level)
     LOGGER.propagate = False
+
+
+def _first_handler() -> logging.Handler:
+    # A program that was started without standard error may have a file of its own there.
+    return LineQueue(STANDARD_ERROR) if sys.stderr is not None else logging.NullHandler()
+
+
+def _event(record: logging.LogRecord) -> str:
+    event: str = getattr(record, "event", record.name)
+    return event
 
 
 def _stamp(record: logging.LogRecord) -> str:

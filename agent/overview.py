@@ -48,6 +48,20 @@ def look(directory: Path, clock: Clock) -> dict[str, Any]:
     return {"pid": None, "silent": silent, **found}
 
 
+def alive(directory: Path) -> tuple[bool, str]:
+    """Whether an agent answers in that data directory whose threads all get on, whatever database and backend do; and
+    that in a sentence."""
+    try:
+        found = ask(directory)
+    except CodedError as error:
+        return False, str(error)
+    if found is None:
+        return False, f"No agent answers in {directory}."
+    if found["stuck"]:
+        return False, f"Process {found['pid']} hangs: {found['stuck']}."
+    return True, f"Process {found['pid']} lives, and all its threads get on."
+
+
 def is_well(found: Mapping[str, Any]) -> bool:
     """Whether an agent answers and has nothing to complain of."""
     return found["pid"] is not None and found["error"] is None and found["heartbeat"]["error"] is None

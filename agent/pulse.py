@@ -39,6 +39,10 @@ class Stuck:
         return f"{self.doing} for {now_s - self.since_s:.0f} s"
 
 
+class LeftBehind(BaseException):
+    """Ends a thread that was left behind while it hung, before it does anything more. No handler of errors is meant."""
+
+
 class Pulse:
     """Of one thread, by the thread's name; the thread beats it. Anyone may look: a beat is one assignment."""
 
@@ -46,13 +50,23 @@ class Pulse:
         self.thread = thread
         self.step: Step | None = None
         self._clock = clock
+        self._is_cut = False
 
     def end(self) -> None:
         """The thread is no more; whoever sees to that calls it."""
         self.step = None
 
+    def cut(self) -> None:
+        """The thread hangs and is left behind: what it holds is another's from now on. May be called from any."""
+        self._is_cut = True
+
     def beat(self, doing: str, at_most_s: float | None = 0.0) -> None:
-        """`doing` begins now and takes `at_most_s` by its timeouts; 0 for what has none and should be quick."""
+        """`doing` begins now and takes `at_most_s` by its timeouts; 0 for what has none and should be quick.
+
+        Raises LeftBehind when it must not begin any more.
+        """
+        if self._is_cut:
+            raise LeftBehind
         self.step = Step(doing, at_most_s, self._clock.monotonic())
 
 

@@ -30,6 +30,11 @@ class Reconfiguration:
         self._layers = layers
         self._make_source, self._on_config = make_source, on_config
         self._lock = threading.Lock()  # around remote.json and `config`, never while a database is tried
+        self._is_over = False
+
+    def end(self) -> None:
+        """Nothing is kept from now on, also not what is being tried: another configuration takes over."""
+        self._is_over = True
 
     def accept(self, name: str, params: Mapping[str, object]) -> Source | None:
         """Takes the change for the watch of that name, durable in remote.json.
@@ -54,6 +59,8 @@ class Reconfiguration:
         return source
 
     def _keep(self, changes: Mapping[str, object], tried: WatchConfig) -> None:
+        if self._is_over:
+            raise CommandRefused("the agent has read its configuration again meanwhile")
         overlay, config = self._with(changes)
         if config.watch(tried.name).db_config != tried.db_config:
             raise CommandRefused(f"{remote.FILE_NAME} was changed by somebody else meanwhile")

@@ -1,4 +1,5 @@
-"""Speaks to systemd, when it has started us: ready, alive, what is going on, at the end. Without it, says nothing.
+"""Speaks to systemd, when it has started us: ready, alive, what is going on, reloading, at the end. Without it, says
+nothing.
 
 The protocol of sd_notify(3): one datagram for each message, to the socket named by $NOTIFY_SOCKET. No send ever waits.
 """
@@ -36,6 +37,10 @@ class SdNotify:
     def alive(self) -> bool:
         """Everything gets on; whether systemd could be told so."""
         return self._send("WATCHDOG=1")
+
+    def reloading(self, now_s: float) -> bool:
+        """Another configuration is taken over; `ready` ends it. `now_s`: monotonic seconds."""
+        return self._send(f"RELOADING=1\nMONOTONIC_USEC={round(now_s * 1e6)}")
 
     def stopping(self) -> bool:
         """The end has begun."""

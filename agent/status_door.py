@@ -38,7 +38,7 @@ class StatusDoor:
         self.pulse = Pulse("status", clock)
         self._directory, self._board, self._clock = directory, board, clock
         self._word = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._stopping = False
+        self._stopping = self._is_running = False
         self._has_told = False
 
     def stop(self) -> None:
@@ -47,19 +47,27 @@ class StatusDoor:
         os.eventfd_write(self._word, 1)
 
     def close(self) -> None:
-        """Gives back what `stop` needs; not while it runs."""
-        os.close(self._word)
+        """Gives back what `stop` needs, unless `run` hangs: then it keeps that."""
+        if not self._is_running:
+            os.close(self._word)
 
     def run(self) -> None:
         """Tells everyone who comes until it is stopped. May be called again after it died of a defect."""
-        while not self._stopping:
-            try:
-                with _listening(self._directory) as listener:
-                    self._has_told = False
-                    self._serve(listener)
-            except OSError as error:
-                self._cannot(error)
-                self._wait(self._word, timeout_s=RETRY_S)
+        self._is_running = True
+        try:
+            while not self._stopping:
+                self._listen()
+        finally:
+            self._is_running = False
+
+    def _listen(self) -> None:
+        try:
+            with _listening(self._directory) as listener:
+                self._has_told = False
+                self._serve(listener)
+        except OSError as error:
+            self._cannot(error)
+            self._wait(self._word, timeout_s=RETRY_S)
 
     def _serve(self, listener: socket.socket) -> None:
         while not self._stopping:

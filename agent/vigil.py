@@ -57,6 +57,11 @@ class Vigil:
         self._systemd.stopping()
         self._systemd.close()
 
+    def hand_over(self) -> None:
+        """The same, and another vigil follows, which will say that it is ready."""
+        self._systemd.reloading(self._clock.monotonic())
+        self._systemd.close()
+
     def _must_end(self) -> bool:
         """Whether who is stuck is worth an end of all. One database of several that hangs is not: the others go on."""
         stuck = {each.thread for each in self._board.stuck}

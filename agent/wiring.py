@@ -16,7 +16,7 @@ from agent.collector import Collector
 from agent.command_book import CommandBook
 from agent.command_desk import PAUSED_NOTE, CommandDesk
 from agent.commands import Command, addressees
-from agent.conductor import Conductor
+from agent.conductor import Conductor, Inbox
 from agent.config.layers import Layers
 from agent.config.schema import Config, WatchConfig
 from agent.cost import Meter
@@ -48,13 +48,18 @@ HEARTBEAT_TIMEOUT_S = 15.0  # half the usual interval, so that a beat that hangs
 
 @dataclass(slots=True)
 class Parts:
-    """What a test may hand in instead of the real thing; `sources` by the names of the watches."""
+    """What a test may hand in instead of the real thing; `sources` by the names of the watches.
+
+    `inbox`, `lock`: of an agent before in this process. The lock stays held also when nothing can be built.
+    """
 
     clock: Clock = field(default_factory=Clock)
     rng: random.Random = field(default_factory=random.SystemRandom)
     sources: Mapping[str, Source] = field(default_factory=dict)
     sink: Sink | None = None
     systemd: SdNotify = field(default_factory=lambda: from_environment(os.environ))
+    inbox: Inbox = field(default_factory=queue.SimpleQueue)
+    lock: DirectoryLock | None = None
     slack_s: float = SLACK_S
     pace_s: float = PACE_S
 
@@ -70,13 +75,19 @@ class Agent:
     door: StatusDoor
     outbox: Outbox
     board: Scoreboard
+    reconfiguration: Reconfiguration
     lock: DirectoryLock
 
     def close(self) -> None:
         """Closes what is open; everything acknowledged is on the disk already."""
+        self.close_but_lock()
+        self.lock.release()
+
+    def close_but_lock(self) -> None:
+        """The same, and nobody else can begin here: whoever follows takes over `lock`."""
+        self.reconfiguration.end()
         self.door.close()
         self.outbox.close()
-        self.lock.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +121,7 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
     Raises OutboxLocked, OutboxForeign, OutboxNewer, OutboxInaccessible, OutboxNotDurable, OutboxFull.
     """
     parts = parts or Parts()
-    lock = DirectoryLock(layers.data_dir)
+    lock = parts.lock or DirectoryLock(layers.data_dir)
     try:
         board = Scoreboard(parts.clock.monotonic())
         outbox = Outbox(
@@ -123,7 +134,8 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
             on_loss=lambda sentence: tell(logging.ERROR, "outbox.damaged", sentence),
         )
     except BaseException:
-        lock.release()
+        if parts.lock is None:
+            lock.release()
         raise
     sink = parts.sink or HttpSink(make_transport(config), config.collector_id, parts.clock)
     flusher = Flusher(outbox, sink, board, clock=parts.clock, rng=parts.rng, hold_s=config.heartbeat_interval)
@@ -135,15 +147,16 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
         flusher.set_hold(changed.heartbeat_interval)
 
     pulses = {name: Pulse(thread_of(name), parts.clock) for name in inboxes}
+    reconfiguration = Reconfiguration(
+        config, layers, lambda changed, name: make_source(changed, name, parts.clock, pulses[name]), on_config
+    )
     common = _Common(
         config=config,
         parts=parts,
         outbox=outbox,
         board=board,
         book=CommandBook(outbox, config.collector_id, tuple(inboxes), parts.clock.unix),
-        reconfiguration=Reconfiguration(
-            config, layers, lambda changed, name: make_source(changed, name, parts.clock, pulses[name]), on_config
-        ),
+        reconfiguration=reconfiguration,
         pulses=pulses,
         on_saved=flusher.wake,
     )
@@ -151,8 +164,8 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
     door = StatusDoor(layers.data_dir, board, parts.clock)
     everyone = *pulses.values(), flusher.pulse, heartbeat.pulse, door.pulse
     vigil = Vigil(everyone, board, parts.systemd, parts.clock, slack_s=parts.slack_s, pace_s=parts.pace_s)
-    conductor = Conductor(watches, flusher, heartbeat, door, vigil, clock=parts.clock)
-    return Agent(conductor, watches, flusher, heartbeat, door, outbox, board, lock)
+    conductor = Conductor(watches, flusher, heartbeat, door, vigil, clock=parts.clock, inbox=parts.inbox)
+    return Agent(conductor, watches, flusher, heartbeat, door, outbox, board, reconfiguration, lock)
 
 
 def _hand_on(command: Command, inboxes: Mapping[str, queue.SimpleQueue[Word]]) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from agent.logs import LOGGER
+from agent.pulse import LeftBehind
 
 
 class Worker:
@@ -30,6 +31,8 @@ class Worker:
     def _guarded(self) -> None:
         try:
             self._run()
+        except LeftBehind:
+            return
         except BaseException:  # SystemExit too: whatever ends this thread, somebody has to know
             LOGGER.log(logging.ERROR, "%s ended by a defect", self.name, exc_info=True, extra={"event": "worker.died"})
             self._on_death(self.name)

@@ -136,6 +136,7 @@ class OutboxFile:
         """Remembers outside the file, 0: forgets, that this envelope may be on its way; found again at the next
         start, it is doubtful. Not synced: a power cut may forget it."""
         with self._lock:
+            self._demand_open()  # once it is closed the mark may be another's
             if self._state is not None and self._state.offered != seq:
                 self._state = replace(self._state, offered=seq)
                 self._mark.write(self._state)
@@ -183,9 +184,12 @@ class OutboxFile:
 
     # -- opening -----------------------------------------------------------------------------------------------
 
-    def _open(self, wrong: str | None = None) -> sqlite3.Connection:
+    def _demand_open(self) -> None:
         if self._is_closed:
             raise OutboxBroken(f"{self.path} was closed")
+
+    def _open(self, wrong: str | None = None) -> sqlite3.Connection:
+        self._demand_open()
         self._gaps_told = -1  # those of a rebuilt file are others, though they may be as many
         connection = self._opening.open(self._state, lambda sql: self._commit(sql, self._begin), wrong)
         self._inode, self._connection = self.path.stat().st_ino, connection

@@ -33,13 +33,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("storage",),
     (
         "agent",  # __init__: the version
-        *("agent.errors", "agent.clock", "agent.cost", "agent.config", "agent.logs", "agent.log_queue", "agent.news"),
+        *("agent.errors", "agent.clock", "agent.cost", "agent.config", "agent.news"),
+        *("agent.logs", "agent.log_queue", "agent.journal"),
         *("agent.pulse", "agent.losses", "agent.status", "agent.thrift", "agent.certificates", "agent.canary"),
         *("agent.finding", "agent.skew", "agent.preparation"),
         *("agent.record", "agent.redact", "agent.body", "agent.backoff", "agent.commands", "agent.parquet"),
     ),
     ("agent.transport", "agent.sd_notify", "agent.delivery", "agent.registration", "agent.sinks", "agent.sources"),
-    ("agent.machine", "agent.watch", "agent.breaker", "agent.collector", "agent.lane"),
+    ("agent.machine", "agent.watch", "agent.breaker", "agent.collector", "agent.lane", "agent.renewal"),
     (
         *(
             "agent.reconfigure",
@@ -49,7 +50,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
             "agent.watch_loop",
             "agent.worker",
         ),
-        *("agent.flusher", "agent.heartbeat", "agent.vigil", "agent.status_door", "agent.conductor", "agent.console"),
+        *("agent.flusher", "agent.heartbeat", "agent.vigil", "agent.status_door", "agent.console"),
+        *("agent.signals", "agent.conductor"),
     ),
     ("agent.wiring",),
     ("agent.single", "agent.lobby", "agent.audit", "agent.overview", "agent.listing", "agent.replay"),

@@ -5,10 +5,6 @@ Exit codes: 0 fine, 1 found something, 2 usage, configuration or files, 3 alread
 
 from __future__ import annotations
 
-import faulthandler
-import logging
-import os
-import signal
 import sys
 import threading
 from importlib import import_module
@@ -28,10 +24,10 @@ from agent.cli.options import (
     UNUSABLE,
     end_with,
     load_config,
+    reader,
     show_table,
     with_options,
 )
-from agent.config.schema import Config
 from agent.errors import ConfigError, DemoMissing
 from storage.errors import ChoiceUnclear, CodedError, OutboxError, OutboxLocked, ParcelUnwritable
 
@@ -70,31 +66,10 @@ def cli(context: click.Context, /, **options: Any) -> None:
 @with_options
 @click.pass_context
 def run(context: click.Context, /, **options: Any) -> None:
-    """Runs the agent until SIGTERM or SIGINT."""
-    from agent import conductor, lobby
-    from agent.thrift import be_thrifty
+    """Runs the agent until SIGTERM or SIGINT. SIGHUP has it read its configuration again."""
+    from agent.cli.run import run_until_the_end
 
-    be_thrifty()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))  # until the conductor takes over
-    config, layers = load_config(context, options)
-    if sys.stderr is not None:
-        faulthandler.enable()  # SIGABRT, by which systemd's watchdog ends us, then shows where each thread was
-    agent = lobby.build_when_there_is_room(config, layers)
-    agent.conductor.hear_signals()
-    logs.tell(
-        logging.INFO,
-        "agent.started",
-        f"Watching {_watched(config)} for {config.backend_url}",
-        watches=[watch.name for watch in config.watches],
-        version=__version__,
-        pid=os.getpid(),
-        data_dir=str(layers.data_dir),
-    )
-    _warn_of(config)
-    # Closing syncs as well, and a slow disk takes its time for it.
-    if not (agent.conductor.run() and agent.conductor.finish(agent.close)):
-        conductor.abandon()
+    run_until_the_end(reader(context, options))
 
 
 @cli.command()
@@ -105,7 +80,7 @@ def once(context: click.Context, /, *, dry_run: bool, **options: Any) -> None:
     """Collects once, delivers what there is, and ends. Exit 1 when database or backend was not reached."""
     from agent import single
 
-    config, layers = load_config(context, options, quiet=True)
+    config, layers = load_config(context, options)
     if dry_run:
         unread: list[str] = []
         for line in single.preview(config, layers, unread.append):
@@ -134,7 +109,7 @@ def audit(context: click.Context, /, *, directory: Path | None, as_json: bool, *
     from agent import audit as words
     from storage.audit import audit as examine
 
-    data_dir = directory if directory is not None else load_config(context, options, quiet=True)[1].data_dir
+    data_dir = directory if directory is not None else load_config(context, options)[1].data_dir
     found = examine(data_dir)
     click.echo(orjson.dumps(words.as_json(found)).decode() if as_json else "\n".join(words.lines(found)))
     if not found.balances:
@@ -145,9 +120,12 @@ def audit(context: click.Context, /, *, directory: Path | None, as_json: bool, *
 @click.argument("directory", required=False, type=A_PATH)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of sentences.")
 @click.option("--watch", is_flag=True, help="Goes on showing it until Ctrl-C.")
+@click.option("--alive", is_flag=True, help="One line; exit 1 only when none runs here, or a thread of it hangs.")
 @with_options
 @click.pass_context
-def status(context: click.Context, /, *, directory: Path | None, as_json: bool, watch: bool, **options: Any) -> None:
+def status(
+    context: click.Context, /, *, directory: Path | None, as_json: bool, watch: bool, alive: bool, **options: Any
+) -> None:
     """Shows how the agent is now. Exit 1 when it complains, or when none runs here.
 
     DIRECTORY: where its outbox is; default: data_dir of the configuration. Without an answer the outbox is looked at.
@@ -155,7 +133,13 @@ def status(context: click.Context, /, *, directory: Path | None, as_json: bool, 
     from agent import overview
     from agent.clock import Clock
 
-    data_dir = directory if directory is not None else load_config(context, options, quiet=True)[1].data_dir
+    if alive and (as_json or watch):
+        raise click.UsageError("--alive goes with neither --json nor --watch.")
+    data_dir = directory if directory is not None else load_config(context, options)[1].data_dir
+    if alive:
+        lives, sentence = overview.alive(data_dir)
+        click.echo(sentence)
+        sys.exit(0 if lives else FOUND)
     clock, pause = Clock(), threading.Event()  # never set: a wait that Ctrl-C ends
     while True:
         found = overview.look(data_dir, clock)
@@ -196,31 +180,6 @@ def main() -> None:
     except CodedError as error:
         click.echo(str(error), err=True)
         sys.exit(RUNNING if isinstance(error, OutboxLocked) else UNUSABLE if _ends(error) else FOUND)
-
-
-def _warn_of(config: Config) -> None:
-    """Says once what the way to the backend lacks."""
-    from agent.transport import is_plain
-
-    url = config.backend_url
-    if is_plain(url):
-        sentence = f"What goes to {url} is not encrypted, the API key neither; use https"
-        logs.tell(logging.WARNING, "backend.plain", sentence)
-    elif url.lower().startswith("https:") and not config.tls.verify:
-        sentence = f"Nobody knows whether it is {url} that is spoken to: tls.verify is false"
-        logs.tell(logging.WARNING, "backend.unverified", sentence)
-
-
-def _watched(config: Config) -> str:
-    several = len(config.watches) > 1
-    return ", ".join(
-        f"{f'{each.name}: ' if several else ''}{each.db_type} at {_host(each.db_config.host)}:{each.port}"
-        for each in config.watches
-    )
-
-
-def _host(name: str) -> str:
-    return f"[{name}]" if ":" in name else name
 
 
 def _ends(error: CodedError) -> bool:

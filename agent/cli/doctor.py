@@ -32,7 +32,7 @@ def doctor(context: click.Context, /, *, canary: bool, as_json: bool, **options:
 
 def _lines(context: click.Context, options: dict[str, Any], *, canary: bool) -> Iterator[examination.Line]:
     try:
-        config, layers = load_config(context, options, quiet=True)
+        config, layers = load_config(context, options)
     except ConfigError as error:
         yield from examination.unusable(error)
         return

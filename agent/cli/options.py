@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,19 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def load_config(context: click.Context, options: dict[str, Any], *, quiet: bool = False) -> tuple[Config, Layers]:
-    """`quiet`: the word prints what went wrong by itself; a level that was asked for is kept."""
+def load_config(context: click.Context, options: dict[str, Any]) -> tuple[Config, Layers]:
+    """For a word that prints what went wrong by itself: the log is quiet, unless a level was asked for."""
+    config, layers = reader(context, options)()
+    logs.set_up(config.log.level if "log_level" in given(context, options) else "ERROR", config.log.format)
+    return config, layers
+
+
+def reader(context: click.Context, options: dict[str, Any]) -> Callable[[], tuple[Config, Layers]]:
+    """Reads the configuration as these options have it, each time it is called."""
     said = given(context, options)
     path = said.pop("config_path", DEFAULT_PATH)
     names = {"log_level": "log.level", "log_format": "log.format"}
-    layered = {names.get(name, name): value for name, value in said.items()}
-    config, layers = load(path, os.environ, layered)
-    logs.set_up("ERROR" if quiet and "log_level" not in said else config.log.level, config.log.format)
-    return config, layers
+    return partial(load, path, os.environ, {names.get(name, name): value for name, value in said.items()})
 
 
 def given(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def _list(heads: Sequence[Head], limit: int, *, as_json: bool) -> None:
 
 
 def _directory(context: click.Context, directory: Path | None, options: dict[str, Any]) -> Path:
-    return directory if directory is not None else load_config(context, options, quiet=True)[1].data_dir
+    return directory if directory is not None else load_config(context, options)[1].data_dir
 
 
 @contextmanager

@@ -57,7 +57,7 @@ class NotifySocket:
                 Path(self.address).unlink()
 
     def _listen(self) -> None:
-        while (message := self._socket.recv(4_096)) != _END:
+        while (message := self._socket.recv(1_048_576)) != _END:
             with self._changed:
-                self._heard.append(message.decode())
+                self._heard.append(message.decode("utf-8", "surrogateescape"))
                 self._changed.notify_all()

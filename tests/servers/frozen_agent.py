@@ -8,12 +8,14 @@ until somebody opens the other end. A step may take SLACK_S seconds, not minutes
 from __future__ import annotations
 
 import os
+import queue
 import sys
 from pathlib import Path
 
 from agent import conductor, flusher, heartbeat, logs, wiring
 from agent.commands import Command
 from agent.config.layers import load
+from agent.signals import Signals
 from tests.fakes.sink import FakeSink
 from tests.fakes.source import FakeSource
 
@@ -34,9 +36,9 @@ def main(config_path: Path, thread: str, slack_s: float) -> None:
     source, sink = FakeSource(), FakeSink()
     source.rows = 1
     flusher.SEND_S = heartbeat.BEAT_S = 0.0
-    agent = wiring.build(
-        config, layers, wiring.Parts(sources={"default": source}, sink=sink, slack_s=slack_s, pace_s=PACE_S)
-    )
+    inbox: conductor.Inbox = queue.SimpleQueue()
+    parts = wiring.Parts(sources={"default": source}, sink=sink, slack_s=slack_s, pace_s=PACE_S, inbox=inbox)
+    agent = wiring.build(config, layers, parts)
     if thread == "watch":
         source.before_read = freeze
     elif thread == "flusher":
@@ -50,8 +52,8 @@ def main(config_path: Path, thread: str, slack_s: float) -> None:
             give(command)
 
         agent.heartbeat._give = freeze_and_give
-    agent.conductor.hear_signals()
-    if not agent.conductor.run():
+    Signals(inbox.put).put_words()
+    if agent.conductor.run().late:
         conductor.abandon()
     agent.close()
 

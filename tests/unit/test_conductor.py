@@ -1,7 +1,8 @@
 """What could go wrong: a signal handler does more than put a word, an end waits for ever for a thread that hangs, the
 last turn is saved after the last drain, several that hang take their deadlines one after the other, a dead thread stays
 dead or is restarted in a spin, a watch's name collides, a thread that is alive and stands still looks healthy, one that
-dies again and again does.
+dies again and again does; a reload that is refused ends something, one that is not loses a turn, an end that is asked
+for meanwhile, or another reload; what was left behind goes on with what is another's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +21,15 @@ import pytest
 
 from agent import wiring
 from agent.clock import Clock
-from agent.conductor import Conductor, Deadlines
+from agent.commands import Command
+from agent.conductor import Conductor, Deadlines, Ended, Inbox, _Died, is_to_stop
 from agent.config.layers import Layers
 from agent.flusher import Flusher
 from agent.heartbeat import Heartbeat
-from agent.pulse import SLACK_S
+from agent.pulse import SLACK_S, Pulse
+from agent.renewal import Renewed
 from agent.sd_notify import SdNotify
+from agent.signals import Reload, Signals
 from agent.status import Scoreboard
 from agent.status_door import StatusDoor, ask
 from agent.transport import Transport
@@ -32,13 +37,15 @@ from agent.vigil import Vigil
 from agent.watch_loop import Stop, WatchLoop
 from agent.worker import Worker
 from storage.envelope import Change, Envelope
-from storage.errors import OutboxFull
-from tests.fakes.manual import FaultyOutbox, Rig, several_tree
+from storage.errors import OutboxBroken, OutboxFull
+from tests.fakes.manual import FaultyOutbox, Rig, config_tree, several_tree
+from tests.fakes.notify_socket import NotifySocket
 from tests.fakes.sink import FakeSink
 from tests.fakes.source import FakeSource
 from tests.fakes.stub_backend import StubBackend
 
 WAIT_S = 20.0
+PATIENT = Deadlines(watch_s=0.5, drain_s=1.0, abandon_s=3.0)
 QUICK = Deadlines(watch_s=0.2, drain_s=0.4, abandon_s=0.8, restart_s=0.01, restart_cap_s=30.0)
 
 
@@ -64,6 +71,8 @@ class Bench:
         *,
         slack_s: float = SLACK_S,
         interval_s: float = 3_600,
+        inbox: Inbox | None = None,
+        systemd: SdNotify | None = None,
     ) -> None:
         self.source = FakeSource()
         self.rig = LiveRig(directory, self.source)
@@ -84,13 +93,23 @@ class Bench:
             give=self.rig.words.put,
         )
         pulses = self.rig.loop.pulse, self.flusher.pulse, self.heartbeat.pulse
-        vigil = Vigil(pulses, board, SdNotify(None), clock, slack_s=slack_s, pace_s=0.05)
+        vigil = Vigil(pulses, board, systemd or SdNotify(None), clock, slack_s=slack_s, pace_s=0.05)
         self.door = StatusDoor(directory, board, clock)
         self.conductor = Conductor(
-            [self.rig.loop], self.flusher, self.heartbeat, self.door, vigil, clock=clock, deadlines=deadlines
+            *([self.rig.loop], self.flusher, self.heartbeat, self.door, vigil),
+            clock=clock,
+            deadlines=deadlines,
+            inbox=inbox,
         )
-        self.ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=lambda: self.ended.put(self.conductor.run()), daemon=True)
+        self.renew: Callable[[], Renewed | None] = lambda: None
+        self.ended: queue.SimpleQueue[bool] = queue.SimpleQueue()  # whether all has ended in time
+        self.endings: queue.SimpleQueue[Ended] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        found = self.conductor.run(self.renew)
+        self.endings.put(found)
+        self.ended.put(not found.late)
 
     def start(self) -> None:
         self._thread.start()
@@ -398,9 +417,9 @@ def test_a_signal_only_puts_a_word_and_the_main_thread_ends_everything(
 
     killer = threading.Thread(target=kill)
     try:
-        bench.conductor.hear_signals()
+        Signals(bench.conductor._inbox.put).put_words()
         killer.start()
-        assert bench.conductor.run() is True
+        assert bench.conductor.run() == Ended(())
     finally:
         killer.join(WAIT_S)
         for each, handler in before.items():
@@ -411,8 +430,7 @@ def test_a_signal_only_puts_a_word_and_the_main_thread_ends_everything(
 def test_a_stop_before_the_start_ends_at_once(tmp_path: Path, stub: StubBackend) -> None:
     bench = Bench(tmp_path, stub)
     bench.conductor.stop()
-    assert bench.conductor.run() is True
-    assert isinstance(Stop(), Stop)
+    assert bench.conductor.run() == Ended(())
     bench.outbox.close()
 
 
@@ -450,7 +468,7 @@ def test_several_watches_that_hang_end_by_the_same_deadline_as_one_and_the_other
         deadlines=QUICK,
     )
     ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    threading.Thread(target=lambda: ended.put(conductor.run()), daemon=True).start()
+    threading.Thread(target=lambda: ended.put(not conductor.run().late), daemon=True).start()
     for event in hung.values():
         assert event.wait(WAIT_S)
     wait_until(lambda: len(sink.stored) == 7)  # three that hang do not delay the fourth
@@ -467,3 +485,190 @@ def test_several_watches_that_hang_end_by_the_same_deadline_as_one_and_the_other
     go_on.set()
     wait_until(lambda: all(life.join(0) for life in conductor._lives.values()))
     agent.close()
+
+
+# -- reload ------------------------------------------------------------------------------------------------------------
+
+
+def another(directory: Path) -> Renewed:
+    layers = Layers(config_tree(), {}, directory)
+    return Renewed(layers.build({}), layers)
+
+
+def test_a_reload_that_is_refused_or_says_nothing_new_ends_nothing(tmp_path: Path, stub: StubBackend) -> None:
+    bench, asked = Bench(tmp_path, stub), list[int]()
+    bench.renew = lambda: asked.append(1)
+    bench.start()
+    bench.conductor._inbox.put(Reload())
+    wait_until(lambda: len(asked) == 1)
+    workers = [life.worker for life in bench.conductor._lives.values()]
+    bench.conductor._inbox.put(Reload())
+    wait_until(lambda: len(asked) == 2)
+    bench.source.rows = 3
+    bench.rig.words.put(Command(1, "collect"))
+    wait_until(lambda: len(bench.sink.stored) == 3)
+    assert [life.worker for life in bench.conductor._lives.values()] == workers
+    assert bench.end() is True
+    bench.outbox.close()
+
+
+def test_a_reload_ends_the_threads_saves_and_sends_the_last_turn_and_gives_what_to_go_on_with(
+    tmp_path: Path, stub: StubBackend
+) -> None:
+    with NotifySocket(tmp_path / "notify") as systemd:
+        bench = Bench(tmp_path / "data", stub, systemd=SdNotify(systemd.address))
+        bench.source.rows = 30
+        middle, go_on, wanted = threading.Event(), threading.Event(), another(tmp_path / "data")
+
+        def between(at: int) -> None:
+            if at == 10:
+                middle.set()
+                go_on.wait(WAIT_S)
+
+        bench.source.between = between
+        bench.renew = lambda: wanted
+        bench.start()
+        assert middle.wait(WAIT_S)
+        bench.conductor._inbox.put(Reload())
+        wait_until(lambda: not bench.rig.words.empty())
+        go_on.set()
+        assert bench.endings.get(timeout=WAIT_S) == Ended((), wanted)
+        assert bench.sink.stored == [f"r{number}" for number in range(20)]
+        assert all(life.join(0) for life in bench.conductor._lives.values())
+        assert bench.conductor.finish(bench.outbox.close) is True
+        assert systemd.wait_for(lambda heard: heard[-1].startswith("RELOADING=1\n"), WAIT_S)
+        assert "STOPPING=1" not in systemd.heard
+
+
+@pytest.mark.parametrize("hanging", ["watch", "flusher", "heartbeat"])
+def test_what_hangs_at_a_reload_is_left_behind_and_does_nothing_more_when_it_goes_on(
+    tmp_path: Path, stub: StubBackend, hanging: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path, stub, PATIENT)
+    bench.source.rows, bench.source.chunk = 50, 10
+    bench.renew = lambda: another(tmp_path)
+    hung, go_on = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        hung.set()
+        go_on.wait(WAIT_S)
+
+    if hanging == "watch":
+        bench.source.between = hang
+    elif hanging == "flusher":
+        bench.sink.verdict = hang
+    else:
+        bench.heartbeat._give = hang
+        stub.queue("collect")
+    bench.start()
+    assert hung.wait(WAIT_S)
+    bench.conductor._inbox.put(Reload())
+    ended = bench.endings.get(timeout=WAIT_S)
+    assert ([worker.name for worker in ended.late], ended.renewed is None) == (
+        ["watch flusher" if hanging == "watch" else hanging],
+        False,
+    )
+    assert bench.conductor.finish(bench.outbox.close) is True  # although the deadline of all is over
+    with closing(FaultyOutbox(tmp_path, now=Clock().unix)) as new:
+        new.commit(Change(bookmarks={"mine": b"1"}))
+        before = {path.name: path.read_bytes() for path in tmp_path.glob("outbox*")}
+        calls = len(bench.sink.requests), bench.source.reads, len(stub.heartbeats)
+        caplog.clear()
+        go_on.set()
+        wait_until(lambda: all(worker.join(0) for worker in ended.late))
+        assert {path.name: path.read_bytes() for path in tmp_path.glob("outbox*")} == before
+    assert (len(bench.sink.requests), bench.source.reads, len(stub.heartbeats)) == calls
+    assert caplog.messages == []
+    assert (bench.source.closes, bench.sink.closes) == (1, 1)
+
+
+def test_control_what_hangs_and_is_not_cut_off_goes_on_with_what_is_closed(
+    tmp_path: Path, stub: StubBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pulse, "cut", lambda _: None)
+    bench = Bench(tmp_path, stub, PATIENT)
+    bench.source.rows = 50
+    hung, go_on, tried = threading.Event(), threading.Event(), list[OutboxBroken]()
+
+    def hang(_: int) -> None:
+        hung.set()
+        go_on.wait(WAIT_S)
+
+    def commit(_: Change) -> None:
+        tried.append(OutboxBroken("closed"))
+        raise tried[-1]
+
+    bench.source.between = hang
+    bench.renew = lambda: another(tmp_path)
+    bench.start()
+    assert hung.wait(WAIT_S)
+    bench.conductor._inbox.put(Reload())
+    (late,) = bench.endings.get(timeout=WAIT_S).late
+    bench.outbox.close()
+    monkeypatch.setattr(bench.outbox, "commit", commit)
+    go_on.set()
+    wait_until(lambda: late.join(0))
+    assert len(tried) == 1
+
+
+def test_an_end_that_is_asked_for_while_a_reload_ends_the_threads_is_one(
+    tmp_path: Path, stub: StubBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "dbpower")
+    bench = Bench(tmp_path, stub)
+    middle, go_on = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        middle.set()
+        go_on.wait(WAIT_S)
+
+    bench.source.before_read = hang
+    bench.renew = lambda: another(tmp_path)
+    bench.start()
+    assert middle.wait(WAIT_S)
+    bench.conductor._inbox.put(Reload())
+    wait_until(lambda: not bench.rig.words.empty())
+    bench.conductor.stop()
+    go_on.set()
+    assert bench.endings.get(timeout=WAIT_S) == Ended(())
+    assert caplog.messages[-1] == "Stopped"
+    bench.outbox.close()
+
+
+def test_a_reload_during_a_reload_is_for_the_next_conductor_and_a_death_before_is_none_of_its(
+    tmp_path: Path, stub: StubBackend
+) -> None:
+    inbox: Inbox = queue.SimpleQueue()
+    first = Bench(tmp_path, stub, inbox=inbox)
+    first.renew = lambda: another(tmp_path)
+    inbox.put(Reload())
+    inbox.put(Reload())
+    assert first.conductor.run(first.renew).renewed is not None
+    inbox.put(_Died(first.conductor._lives["flusher"]))
+    assert (inbox.qsize(), is_to_stop(inbox), inbox.qsize()) == (2, False, 2)
+    first.outbox.close()
+    asked: list[int] = []
+    second = Bench(tmp_path, stub, inbox=inbox)
+    second.renew = lambda: asked.append(1)
+    second.start()
+    wait_until(lambda: inbox.empty() and asked == [1])
+    assert [life.due_s for life in second.conductor._lives.values()] == [None] * 4
+    inbox.put(Stop())
+    assert second.ended.get(timeout=WAIT_S) is True
+    second.outbox.close()
+
+
+def test_a_close_that_hangs_is_noticed_in_time(tmp_path: Path, stub: StubBackend) -> None:
+    bench = Bench(tmp_path, stub, Deadlines(0.1, 0.2, 0.3, close_s=0.2))
+    go_on = threading.Event()
+
+    def hang() -> None:
+        go_on.wait(WAIT_S)
+
+    bench.renew = lambda: another(tmp_path)
+    bench.start()
+    bench.conductor._inbox.put(Reload())
+    assert bench.endings.get(timeout=WAIT_S).renewed is not None
+    assert bench.conductor.finish(hang) is False
+    go_on.set()
+    bench.outbox.close()

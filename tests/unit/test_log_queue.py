@@ -1,7 +1,8 @@
-"""Lines on their way to a standard error that is slow, full, or gone; over real pipes.
+"""Lines on their way to a standard error or a journal that is slow, full, or gone; over real pipes and sockets.
 
 What could go wrong: who speaks waits for who reads; memory grows with what nobody reads; lines are left out in
-silence, or more or fewer than was said; the order is lost; the end waits for a reader that never comes.
+silence, or more or fewer than was said; the order is lost; the end waits for a reader that never comes; what the
+journal does not take is said nowhere, or twice.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +19,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.journal import Journal, entry
 from agent.log_queue import LINES, LineQueue
+from tests.fakes.journal_socket import JournalSocket, parsed
 from tests.fakes.pipe import Pipe
 
 WAIT_S = 10.0
@@ -212,3 +216,76 @@ def test_a_process_that_ends_at_once_has_said_everything(pipe: Pipe) -> None:
     assert ended(pipe, "queue", 300, seconds=30) == 0
     lines = pipe.close()
     assert [int(line.rsplit(" ", 1)[1]) for line in lines] == list(range(300))
+
+
+# -- the journal -------------------------------------------------------------------------------------------------------
+
+
+def as_entry(record: logging.LogRecord) -> bytes:
+    return entry(record.levelno, record.getMessage(), "e", {})
+
+
+def queue_to(descriptor: int, address: Path, **options: int) -> LineQueue:
+    handler = LineQueue(descriptor, journal=Journal(str(address)), **options)
+    handler.make_entry = as_entry
+    return handler
+
+
+def test_entries_go_to_the_journal_in_order_and_no_line_beside_them(pipe: Pipe, tmp_path: Path) -> None:
+    with JournalSocket(tmp_path / "journal") as journal:
+        handler = queue_to(pipe.writer, tmp_path / "journal")
+        told(handler, LINES)
+        end(handler)
+        assert journal.wait_for(lambda heard: len(heard) == LINES, WAIT_S)
+        assert journal.messages() == [f"e line {number}" for number in range(LINES)]
+    pipe.read()
+    assert pipe.close() == []
+
+
+def test_where_the_journal_is_away_lines_go_where_they_went_without_it_and_back_again(
+    pipe: Pipe, tmp_path: Path
+) -> None:
+    pipe.read()
+    handler = queue_to(pipe.writer, tmp_path / "journal")
+    told(handler, 5)
+    drain(handler)
+    with JournalSocket(tmp_path / "journal") as journal:
+        told(handler, 5, first=5)
+        drain(handler)
+        assert journal.wait_for(lambda heard: len(heard) == 5, WAIT_S)
+        assert journal.messages() == [f"e line {number}" for number in range(5, 10)]
+    told(handler, 5, first=10)
+    end(handler)
+    assert numbers(pipe.close()) == [*range(5), *range(10, 15)]
+
+
+def test_a_journal_that_does_not_read_holds_up_nobody_and_what_it_missed_is_counted(pipe: Pipe, tmp_path: Path) -> None:
+    pipe.read()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(str(tmp_path / "journal"))
+        handler = queue_to(pipe.writer, tmp_path / "journal", lines=100)
+        assert in_time(lambda: told(handler, 5_000))
+        assert handler._lines.qsize() <= 100
+        assert in_time(handler.flush)
+        deaf.settimeout(WAIT_S)
+        heard: list[str] = []
+        while not missing([each.removeprefix("e ") for each in heard[-1:]]):
+            heard.append(parsed(deaf.recv(65_536))["MESSAGE"])
+        end(handler)
+    lines = [each.removeprefix("e ") for each in heard]
+    found = numbers(lines)
+    assert found == list(range(len(found)))
+    assert len(found) + missing(lines) == 5_000
+    assert pipe.close() == []
+
+
+def test_a_journal_that_goes_away_while_it_does_not_read_holds_up_nobody(pipe: Pipe, tmp_path: Path) -> None:
+    pipe.read()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(str(tmp_path / "journal"))
+        handler = queue_to(pipe.writer, tmp_path / "journal")
+        told(handler, 1_000)
+        assert not in_time(lambda: drain(handler), seconds=1.0)  # it hangs
+    end(handler)
+    found = numbers(pipe.close())
+    assert found == list(range(found[0], 1_000))  # what it had taken is its own

@@ -2,13 +2,15 @@
 
 What could go wrong: a field is called like one of `logging`'s own and ends the thread that speaks; a line is no JSON; a
 server's message of several lines looks like several lines of ours; everything is said twice; the level does not hold;
-the warning of a package is lost, or written past the queue to a standard error that nobody reads.
+the warning of a package is lost, or written past the queue to a standard error that nobody reads; under systemd a
+person or a program reads the half of it; another level or style at a reload starts a second writer.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -17,7 +19,9 @@ from pathlib import Path
 
 import pytest
 
+from agent import journal
 from agent.logs import LOGGER, set_up, tell
+from tests.fakes.journal_socket import JournalSocket
 
 
 @pytest.fixture(autouse=True)
@@ -148,3 +152,65 @@ def test_a_program_without_standard_error_writes_into_no_file_of_its_own(tmp_pat
     script = 'exec "$0" -c "$1" "$2" 2>&-'
     subprocess.run(["sh", "-c", script, sys.executable, program, str(path)], timeout=30, check=True)
     assert path.read_bytes() == b""
+
+
+# -- the journal -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def journald(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JournalSocket]:
+    with JournalSocket(tmp_path / "journal") as listening:
+        monkeypatch.setattr(journal, "SOCKET", listening.address)
+        yield listening
+
+
+def under_systemd() -> dict[str, str]:
+    """What systemd says when it is our standard error that goes to the journal."""
+    found = os.fstat(2)
+    return {journal.STREAM: f"{found.st_dev}:{found.st_ino}"}
+
+
+def test_under_systemd_what_is_told_goes_to_the_journal_with_its_fields(
+    journald: JournalSocket, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_up("INFO", "text", under_systemd())
+    tell(logging.WARNING, "delivery.wrong", "Away\nfor a while", code="BE-01")
+    try:
+        _ = 1 // 0
+    except ZeroDivisionError:
+        LOGGER.exception("the thread ended", extra={"event": "worker.died"})
+    assert journald.wait_for(lambda heard: len(heard) == 2, 10)
+    wrong, died = journald.entries
+    assert (wrong["MESSAGE"], wrong["PRIORITY"]) == ("delivery.wrong Away for a while", "4")
+    assert (wrong["DBPOWER_EVENT"], wrong["DBPOWER_CODE"]) == ("delivery.wrong", "BE-01")
+    assert died["MESSAGE"].splitlines()[0] == "worker.died the thread ended"
+    assert "ZeroDivisionError" in died["MESSAGE"].splitlines()[-1]
+    assert written(capfd) == ""
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_who_asks_for_json_or_is_not_under_systemd_gets_lines(
+    journald: JournalSocket, capfd: pytest.CaptureFixture[str], style: str
+) -> None:
+    set_up("INFO", style, under_systemd() if style == "json" else {journal.STREAM: "1:1"})
+    tell(logging.INFO, "word", "sentence")
+    assert len(written(capfd).splitlines()) == 1
+    assert journald.heard == []
+
+
+def test_another_level_and_style_take_effect_with_the_same_writer(
+    journald: JournalSocket, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_up("INFO", "text", under_systemd())
+    writer = LOGGER.handlers[0]
+    tell(logging.DEBUG, "word", "not heard")
+    tell(logging.INFO, "word", "first")
+    set_up("DEBUG", "json", under_systemd())
+    tell(logging.DEBUG, "word", "second")
+    assert json.loads(written(capfd))["message"] == "second"
+    set_up("ERROR", "text", under_systemd())
+    tell(logging.INFO, "word", "not heard")
+    tell(logging.ERROR, "word", "third")
+    assert journald.wait_for(lambda heard: len(heard) == 2, 10)
+    assert journald.messages() == ["word first", "word third"]
+    assert LOGGER.handlers == [writer] == [logging.lastResort]

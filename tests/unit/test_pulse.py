@@ -2,7 +2,8 @@
 
 What could go wrong: a runner that stands still looks healthy because its thread lives; one that only works long, or
 waits for a word, looks stuck; time in which the whole process stood still is taken for its; a jump of the wall clock
-makes everybody stuck, or nobody; after it went on it is still called stuck, or its next stop goes unnoticed.
+makes everybody stuck, or nobody; after it went on it is still called stuck, or its next stop goes unnoticed; one that
+was left behind goes on with what is another's by then, or a handler of errors keeps it going.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from datetime import timedelta
 
 import pytest
 
-from agent.pulse import PACE_S, SLACK_S, Pulse, Rounds, Stuck, thread_of
+from agent.pulse import PACE_S, SLACK_S, LeftBehind, Pulse, Rounds, Stuck, thread_of
 from tests.fakes.clock import NOON, ManualClock
 
 SLACK, PACE = 60.0, 5.0
@@ -146,3 +147,15 @@ def test_a_watch_called_like_another_thread_is_told_apart() -> None:
 
 def test_the_usual_slack_is_many_looks_long() -> None:
     assert SLACK_S >= 10 * PACE_S
+
+
+def test_who_was_left_behind_begins_nothing_more(bench: Bench) -> None:
+    pulse = bench.pulses["flusher"]
+    pulse.beat("sending", 120)
+    before = pulse.step
+    pulse.cut()
+    for _ in range(2):
+        with pytest.raises(LeftBehind):
+            pulse.beat("writing the outbox")
+    assert pulse.step is before
+    assert not issubclass(LeftBehind, Exception)

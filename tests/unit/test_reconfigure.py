@@ -1,6 +1,7 @@
 """What could go wrong: a change is kept although the database refuses it, half of a change is kept, the old source is
 closed or replaced by a failed one, a stored file that was damaged kills the watch, a secret reaches the answer, the
-backend weakens the redaction; with several databases: a change reaches another one, one that is tried holds up the
+backend weakens the redaction; one that is tried when another configuration takes over is kept after all; with several
+databases: a change reaches another one, one that is tried holds up the
 others, of two at once one is forgotten.
 """
 
@@ -241,3 +242,11 @@ def test_many_changes_from_several_threads_are_all_kept(tmp_path: Path) -> None:
     assert wrong == []
     assert bench.stored == {f"databases.{name}.db_config.read_timeout": 8 for name in names}
     assert bench.layers.build(bench.stored) == bench.reconfiguration.config
+
+
+def test_what_is_tried_while_another_configuration_takes_over_is_not_kept(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.while_tried = lambda _: bench.reconfiguration.end()
+    with pytest.raises(CommandRefused, match="read its configuration again"):
+        bench.reconfiguration.accept(DEFAULT, {"db_config": {"min_exec_time_ms": 7}})
+    assert (bench.stored, bench.told, [source.closes for source in bench.sources]) == ({}, [], [1])

@@ -12,12 +12,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from agent.clock import Clock
 from agent.sd_notify import STATUS_CHARACTERS, SdNotify, from_environment
 from tests.fakes.notify_socket import NotifySocket
 
@@ -40,6 +42,17 @@ def test_every_word_is_one_datagram(systemd: NotifySocket) -> None:
     with closing(from_environment({"NOTIFY_SOCKET": systemd.address})) as notify:
         assert (notify.ready(), notify.alive(), notify.stopping()) == (True, True, True)
         assert heard(systemd, 3) == ["READY=1", "WATCHDOG=1", "STOPPING=1"]
+
+
+def test_a_reload_is_told_with_its_moment_on_the_clock_that_systemd_looks_at(systemd: NotifySocket) -> None:
+    now_s = Clock().monotonic()
+    with closing(SdNotify(systemd.address)) as notify:
+        assert notify.reloading(now_s)
+        word, moment = heard(systemd, 1)[0].splitlines()
+    assert (word, moment.partition("=")[0]) == ("RELOADING=1", "MONOTONIC_USEC")
+    then = int(moment.partition("=")[2])
+    assert abs(then - now_s * 1e6) <= 1
+    assert 0 <= time.clock_gettime(time.CLOCK_MONOTONIC) - then / 1e6 < 60
 
 
 def test_a_status_is_one_line_and_said_when_it_is_new(systemd: NotifySocket) -> None:

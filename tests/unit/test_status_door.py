@@ -2,7 +2,8 @@
 
 What could go wrong: somebody else may ask; a guest who reads nothing, or says something, holds up the next one; what an
 agent left that was killed keeps the next one from opening; a long path is refused; no room for the socket ends the
-thread; the end is not heard; who asks waits for ever, or takes half an answer for a whole one.
+thread; the end is not heard; who asks waits for ever, or takes half an answer for a whole one; a thread that hangs is
+left with the number of a descriptor that is another file's by then.
 """
 
 from __future__ import annotations
@@ -202,3 +203,30 @@ def test_an_answer_without_end_is_not_taken(tmp_path: Path, monkeypatch: pytest.
         wait_until(lambda: opened(tmp_path))
         with pytest.raises(AgentSilent):
             ask(tmp_path)
+
+
+def test_a_thread_that_hangs_keeps_its_descriptor_and_one_that_has_ended_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung, go_on = threading.Event(), threading.Event()
+
+    @contextmanager
+    def hang(_: Path) -> Iterator[socket.socket]:
+        hung.set()
+        go_on.wait(WAIT_S)
+        raise OSError(errno.EIO, "the disk")
+        yield
+
+    monkeypatch.setattr(status_door, "_listening", hang)
+    door = StatusDoor(tmp_path, Scoreboard(0.0), Clock())
+    thread = threading.Thread(target=door.run, daemon=True)
+    thread.start()
+    assert hung.wait(WAIT_S)
+    door.stop()
+    door.close()
+    os.fstat(door._word)  # it is still there
+    go_on.set()
+    thread.join(WAIT_S)
+    door.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(door._word)

@@ -144,6 +144,15 @@ def test_ready_comes_first_and_stopping_last(bench: Bench) -> None:
     assert (messages[0], messages[-1]) == ("READY=1", "STOPPING=1")
 
 
+def test_who_hands_over_is_reloading_and_not_stopping(bench: Bench) -> None:
+    bench.vigil.look()
+    bench.clock.turn(2.5)
+    bench.vigil.hand_over()
+    messages = [message for _, message in bench.systemd.heard]
+    assert messages[-1] == "RELOADING=1\nMONOTONIC_USEC=1002500000"
+    assert "STOPPING=1" not in messages
+
+
 @pytest.mark.parametrize("watchdog_s", [0.3, 3.0, 30.0, 120.0, 3_600.0])
 def test_ticks_come_at_a_third_of_the_watchdogs_time_and_never_later_than_two(watchdog_s: float) -> None:
     bench = Bench(watchdog_s)

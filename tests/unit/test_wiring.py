@@ -2,11 +2,13 @@
 
 What could go wrong: two watches share an inbox, a source, a bookmark, a pause or ids; a command reaches the wrong watch
 or no watch; a watch that hangs collects commands without end; an interval of one is taken for the other,
-the level of redaction stays at its default on the way from the configuration to the source.
+the level of redaction stays at its default on the way from the configuration to the source; between two agents of one
+process somebody else takes the lock.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -22,6 +24,8 @@ from agent.config.schema import Config
 from agent.redact import Level
 from agent.sources import Source, SourceSettings
 from storage.envelope import Change
+from storage.errors import OutboxFull
+from storage.lock import holder
 from storage.outbox import Outbox
 from tests.fakes.clock import ManualClock
 from tests.fakes.manual import config_tree, several_tree
@@ -130,3 +134,32 @@ def test_a_source_is_told_how_to_redact(level: Level, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sources, "find", lambda _: made)
     wiring.make_source(Config.model_validate(config_tree(redact=level)), "default", Clock())
     assert [settings.redact for settings in told] == [level]
+
+
+def test_the_lock_is_handed_on_and_is_never_free_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = built(tmp_path)
+    first.close_but_lock()
+    assert holder(tmp_path) == str(os.getpid())
+    layers = layers_in(tmp_path)
+    parts = wiring.Parts(clock=ManualClock(), sink=FakeSink(), lock=first.lock)
+    with monkeypatch.context() as patch:
+        patch.setattr(wiring, "Outbox", no_room)
+        with pytest.raises(OutboxFull):
+            wiring.build(layers.build({}), layers, parts)
+        # CONTROL: a lock of its own is given back by one that cannot be built.
+        with pytest.raises(OutboxFull):
+            wiring.build(layers.build({}), layers_in(tmp_path / "other"), wiring.Parts())
+    assert holder(tmp_path / "other") is None
+    assert holder(tmp_path) == str(os.getpid())
+    second = wiring.build(layers.build({}), layers, parts)
+    assert holder(tmp_path) == str(os.getpid())
+    second.close()
+    assert holder(tmp_path) is None
+
+
+def no_room(*_: object, **__: object) -> Outbox:
+    raise OutboxFull("says the test")
+
+
+def layers_in(directory: Path) -> Layers:
+    return Layers(several_tree(*NAMES), {}, directory)

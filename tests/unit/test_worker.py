@@ -1,4 +1,5 @@
-"""What could go wrong: a thread dies and nobody knows, a normal end is taken for a death, waiting has no limit."""
+"""What could go wrong: a thread dies and nobody knows, a normal end is taken for a death, or that of one which was left
+behind; waiting has no limit."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from agent.pulse import LeftBehind
 from agent.worker import Worker
 
 WAIT_S = 10.0
@@ -32,6 +34,13 @@ def test_a_death_is_told_whatever_ended_it(error: type[BaseException], caplog: p
 
 def test_a_normal_end_is_no_death() -> None:
     assert run(lambda: None) == []
+
+
+def test_the_end_of_one_that_was_left_behind_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    def find_out() -> None:
+        raise LeftBehind
+
+    assert (run(find_out), caplog.records) == ([], [])
 
 
 def test_waiting_for_a_thread_that_hangs_ends_in_time_and_the_thread_holds_up_no_exit() -> None:

@@ -3,7 +3,8 @@
 What could go wrong: bookmark and envelopes part ways in a crash; a full disk leaves half of a change; a key is used
 twice after deletes; a split loses a record, its place or its name; the books do not balance; a second look at the same
 envelope gives another one; marks of done commands are forgotten too early or never; the file never shrinks, or takes
-the space a second time while it does; others can read it; threads mix their changes up.
+the space a second time while it does; others can read it; threads mix their changes up; who still holds one that was
+closed writes into what is another's by then.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import stat
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -534,6 +535,35 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutboxInaccessible, match="file"):
         Outbox(tmp_path / "file" / "data")
+
+
+def test_who_holds_a_closed_outbox_changes_nothing_of_the_one_that_was_opened_after_it(tmp_path: Path) -> None:
+    old = Outbox(tmp_path)
+    put(old, draft(b"a"), draft(b"b"))
+    envelope = head(old)
+    old.offer(envelope)
+    old.close()
+    with closing(Outbox(tmp_path)) as new:
+        assert head(new).doubtful  # it may have been on its way
+        put(new, draft(b"c"))
+        files = {
+            path: path.read_bytes() for path in tmp_path.iterdir() if path.name in {"outbox.mark", "outbox.sqlite3"}
+        }
+        descriptors = len(os.listdir("/proc/self/fd"))
+        for change in (
+            lambda: put(old, draft(b"d")),
+            *(old.withdraw, lambda: old.offer(envelope), old.withdraw),
+            lambda: old.doubt(envelope),
+            lambda: old.accept(envelope, delivered=1),
+            lambda: old.park(envelope, "why"),
+            old.demand_recordable,
+            old.shrink,
+        ):
+            with suppress(OutboxBroken):  # some have nothing to do
+                change()
+        assert {path: path.read_bytes() for path in files} == files
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert [each.body for each in waiting(new)] == [b"a", b"b", b"c"]
 
 
 def test_a_closed_outbox_answers_with_a_coded_error(tmp_path: Path) -> None:
