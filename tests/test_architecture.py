@@ -28,7 +28,7 @@ MODULE_LINES, FUNCTION_LINES = 400, 60
 
 # From the bottom to the top. A name stands for a module and everything in it; the longest that fits counts.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("storage.errors", "storage.guard"),
+    ("storage.errors", "storage.guard", "storage.plain"),
     ("storage.envelope",),
     ("storage",),
     (
@@ -36,6 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("agent.errors", "agent.clock", "agent.cost", "agent.config", "agent.logs", "agent.log_queue", "agent.news"),
         *("agent.pulse", "agent.losses", "agent.status", "agent.thrift"),
         *("agent.record", "agent.redact", "agent.body", "agent.backoff", "agent.commands", "agent.parquet"),
+        *("agent.foreign_json", "agent.ration"),
     ),
     ("agent.transport", "agent.sd_notify", "agent.delivery", "agent.sinks", "agent.sources"),
     ("agent.machine", "agent.watch", "agent.breaker", "agent.collector", "agent.lane"),
@@ -44,6 +45,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
             "agent.reconfigure",
             "agent.command_book",
             "agent.command_desk",
+            "agent.command_log",
             "agent.burden",
             "agent.watch_loop",
             "agent.worker",
@@ -51,13 +53,22 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("agent.flusher", "agent.heartbeat", "agent.vigil", "agent.status_door", "agent.conductor", "agent.console"),
     ),
     ("agent.wiring", "agent.doctor"),
-    ("agent.single", "agent.lobby", "agent.audit", "agent.overview", "agent.listing", "agent.replay"),
+    (
+        "agent.single",
+        "agent.lobby",
+        "agent.audit",
+        "agent.overview",
+        "agent.listing",
+        "agent.replay",
+        "agent.command_history",
+    ),
     ("agent.dev",),
     ("agent.cli", "agent.__main__", "scripts"),
 )
 # The file of the outbox belongs to those who collect, deliver and assemble; the rest knows its shapes and errors only.
 KNOW_STORAGE = (
     *("storage", "agent.collector", "agent.command_book", "agent.command_desk", "agent.watch_loop", "agent.flusher"),
+    "agent.command_log",
     *(
         "agent.wiring",
         "agent.doctor",
@@ -72,7 +83,7 @@ KNOW_STORAGE = (
     ),
     "scripts",
 )
-STORAGE_SHAPES = ("storage.errors", "storage.envelope")
+STORAGE_SHAPES = ("storage.errors", "storage.envelope", "storage.plain")
 # package: who may import it, and what to do instead
 OWNERS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "pymysql": (("agent.sources", "agent.dev"), "put what needs the driver into its source"),

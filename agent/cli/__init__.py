@@ -43,10 +43,14 @@ class _Words(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All of them."""
-        return sorted([*super().list_commands(ctx), "outbox"])
+        return sorted([*super().list_commands(ctx), "commands", "outbox"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The one that was said."""
+        if cmd_name == "commands":
+            from agent.cli.commands import commands
+
+            return commands
         if cmd_name != "outbox":
             return super().get_command(ctx, cmd_name)
         from agent.cli.outbox import outbox
