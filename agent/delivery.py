@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-import orjson
-
 from agent.errors import BackendBusy, KeyRefused, NotTheBackend
+from agent.foreign_json import loads
 from agent.transport import Answer
 from storage.envelope import PARTIAL
 from storage.errors import CodedError
+from storage.plain import plain
 
+REASON_CHARACTERS = 200  # of what the backend says of a record that it skipped
 RETRY_AFTER_CAP_S = 86_400.0  # what asks for more is taken for a mistake, or for a clock that is wrong
 _KEY_COMPLAINTS = frozenset(
     {
@@ -75,7 +76,7 @@ def judge_bulk(answer: Answer, records: int, now: datetime) -> Verdict:
     if not 200 <= answer.status < 300:
         return _judge_failure(answer, now)
     try:
-        contract = orjson.loads(answer.body)
+        contract = loads(answer.body)
         count, skipped = contract["count"], contract.get("skipped", 0)
         accepted = contract["status"] == "success" and type(count) is int and type(skipped) is int
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -92,7 +93,7 @@ def judge_execute(answer: Answer, now: datetime) -> Verdict:
     if not 200 <= answer.status < 300:
         return _judge_failure(answer, now)
     try:
-        accepted = orjson.loads(answer.body)["status"] == "ok"
+        accepted = loads(answer.body)["status"] == "ok"
     except (ValueError, TypeError, KeyError):
         accepted = False
     return (
@@ -110,7 +111,7 @@ def heartbeat_error(answer: Answer) -> CodedError | None:
     if status >= 500 or status in _RETRY_STATUSES:
         return BackendBusy(f"status {status}")
     try:
-        taken = 200 <= status < 300 and orjson.loads(answer.body)["status"] == "ok"
+        taken = 200 <= status < 300 and loads(answer.body)["status"] == "ok"
     except (ValueError, TypeError, KeyError):
         taken = False
     return None if taken else NotTheBackend(f"status {status} without the answer of a heartbeat")
@@ -156,7 +157,7 @@ def retry_after_s(header: str | None, now: datetime) -> float:
 
 def _said(answer: Answer) -> str:
     try:
-        detail = orjson.loads(answer.body)["detail"]
+        detail = loads(answer.body)["detail"]
     except (ValueError, TypeError, KeyError):
         return ""
     return f", {detail}" if isinstance(detail, str) and detail in _KEY_COMPLAINTS else ""
@@ -166,4 +167,5 @@ def _why_skipped(contract: dict[str, object]) -> str:
     errors = contract.get("errors")
     first = errors[0] if isinstance(errors, list) and errors else None
     said = first.get("error") if isinstance(first, dict) else None
-    return f"{PARTIAL}: {str(said)[:200] if said else 'the backend gave no reason'}"
+    reason = plain(said, REASON_CHARACTERS) if isinstance(said, str) and said else "the backend gave no reason"
+    return f"{PARTIAL}: {reason}"

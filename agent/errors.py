@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from storage.errors import CodedError
 
+SAID_CHARACTERS = 500  # of what a server or a backend says of its trouble
+
 
 class ConfigError(CodedError):
     """The configuration cannot be used."""
@@ -69,6 +71,7 @@ class SourceError(CodedError):
     """A source could not be read."""
 
     code = "DB-00"
+    at_most = SAID_CHARACTERS
 
 
 class DatabaseAway(SourceError):
@@ -196,6 +199,7 @@ class BackendAway(CodedError):
 
     code = "BE-01"
     remedy = "The agent keeps trying and everything waits in the outbox; check backend_url and the network."
+    at_most = SAID_CHARACTERS
 
     def __init__(self, detail: str = "", *, may_have_arrived: bool = False) -> None:
         super().__init__(detail)
@@ -249,6 +253,15 @@ class CommandRefused(CodedError):
 
     code = "CM-01"
     remedy = "The result that goes back to the backend says why."
+    at_most = 1_000
+
+
+class RemoteChangesUnusable(CodedError):
+    """What the backend had changed cannot be used any more, and is left out."""
+
+    code = "CM-02"
+    remedy = "The agent runs as its own configuration says; the file is kept beside. Let the backend send it again."
+    at_most = 1_000
 
 
 class LedgerUnusable(CodedError):

@@ -8,13 +8,12 @@ import random
 import threading
 from collections.abc import Callable
 
-import orjson
-
 from agent.body import dumps
 from agent.clock import Clock
 from agent.commands import Command, parse
 from agent.delivery import heartbeat_error
 from agent.errors import BackendAway
+from agent.foreign_json import loads
 from agent.logs import tell
 from agent.news import News
 from agent.pulse import Pulse
@@ -117,5 +116,5 @@ class Heartbeat:
         theirs = answer.unix_time
         skew_s = round(self._clock.unix() - theirs, 1) if theirs is not None else None
         self._board.heartbeat = LinkStatus(None, self._clock.monotonic(), skew_s)
-        for command in parse(orjson.loads(answer.body).get("commands")):
+        for command in parse(loads(answer.body).get("commands")):
             self._give(command)

@@ -10,6 +10,7 @@ import orjson
 from agent import body
 from agent.overview import duration
 from storage.envelope import Envelope
+from storage.plain import plain, plain_json
 from storage.reader import Head
 
 _TITLES = ("seq", "topic", "records", "bytes", "waits for", "")
@@ -35,19 +36,19 @@ def as_json(head: Head) -> dict[str, object]:
         "bytes": head.bytes,
         "created_at": _moment(head).isoformat(),
         "may_have_arrived": bool(head.doubtful),
-        "parked": head.parked,
+        "parked": None if head.parked is None else plain(head.parked),
     }
 
 
 def page(head: Head, envelope: Envelope) -> Iterator[str]:
     """What is known of it, and then the body that would leave, indented."""
     yield from (f"{name}: {value}" for name, value in as_json(head).items() if value is not None)
-    yield orjson.dumps(orjson.loads(body.unpack(envelope.body)), option=orjson.OPT_INDENT_2).decode()
+    yield plain_json(orjson.dumps(orjson.loads(body.unpack(envelope.body)), option=orjson.OPT_INDENT_2).decode())
 
 
 def _row(head: Head, now: datetime) -> tuple[str, ...]:
     numbers = (f"{head.records:,}", f"{head.bytes:,}", duration((now - _moment(head)).total_seconds()))
-    note = head.parked or ("may have arrived already" if head.doubtful else "")
+    note = plain(head.parked or "") or ("may have arrived already" if head.doubtful else "")
     return (str(head.seq), head.topic, *numbers, note)
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from agent import journal
 from agent.log_queue import LineQueue
+from storage.plain import plain
 
 LOGGER = logging.getLogger("dbpower")
 STANDARD_ERROR = 2
@@ -29,8 +30,10 @@ class _Text(logging.Formatter):
         fields = ", ".join(f"{name}={value}" for name, value in _fields(record).items())
         line = f"{_stamp(record)} {record.levelname} {_event(record)} {record.getMessage()}"
         line += f" ({fields})" if fields else ""
-        line = " ".join(line.splitlines())  # a server's message of several lines must not look like several of ours
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = plain(line)  # a server's message must not look like several of ours, nor move the cursor
+        if not record.exc_info:
+            return line
+        return "\n".join([line, *map(plain, self.formatException(record.exc_info).splitlines())])
 
 
 class _Entry(logging.Formatter):

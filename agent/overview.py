@@ -82,6 +82,8 @@ def rows(found: Mapping[str, Any], now: datetime) -> Iterator[Row]:
         yield "parked", f"{found['parked']:,} records that the backend refused are kept aside"
     if found["possible_duplicates"]:
         yield "perhaps twice", f"{found['possible_duplicates']:,} records, at a backend that ignores keys"
+    if found.get("remote_changes"):
+        yield "remote changes", found["remote_changes"]
     yield from _gaps(found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
-from agent.config import places, remote
+from agent.config import permission, places, remote
 from agent.config.layers import Layers
 from agent.config.schema import Config, WatchConfig
 from agent.errors import CommandRefused, ConfigError, SourceError
@@ -42,10 +42,7 @@ class Reconfiguration:
         Gives the new source when its database's part has changed. Raises CommandRefused with the reason; then
         everything is as it was.
         """
-        reason = remote.refusal(params, self.config.remote_config, [each.name for each in self.config.watches])
-        if reason is not None:
-            raise CommandRefused(reason)
-        changes = remote.flatten(params, places.place_of(self._layers.file, name))
+        changes = self._allowed(name, params)
         config = self._with(changes)[1]
         wanted = config.watch(name)
         source = self._tried(config, name) if wanted.db_config != self.config.watch(name).db_config else None
@@ -57,6 +54,16 @@ class Reconfiguration:
                 source.close()
             raise
         return source
+
+    def _allowed(self, name: str, params: Mapping[str, object]) -> dict[str, object]:
+        mode, file = self.config.remote_config, self._layers.file
+        reason = permission.refusal(params, mode, [each.name for each in self.config.watches])
+        changes = {} if reason else remote.flatten(params, places.place_of(file, name))
+        wrong = (permission.beyond(places.path_of(each), changes[each], file, mode) for each in changes)
+        reason = reason or next(filter(None, wrong), None)
+        if reason is not None:
+            raise CommandRefused(reason)
+        return changes
 
     def _keep(self, changes: Mapping[str, object], tried: WatchConfig) -> None:
         if self._is_over:

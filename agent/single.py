@@ -13,6 +13,7 @@ from agent.errors import SourceError
 from agent.machine import PAUSED
 from agent.record import to_wire
 from storage.errors import CodedError
+from storage.plain import plain_json
 from storage.view import OutboxView
 
 
@@ -82,7 +83,7 @@ def preview(config: Config, layers: Layers, tell_failed: Callable[[str], object]
         try:
             for reading in source.read(bookmark):
                 for record in reading.records:
-                    yield to_wire(record).decode()
+                    yield plain_json(to_wire(record).decode())
         except SourceError as error:
             for sentence in _told(config, [(name, error)]):
                 tell_failed(sentence)

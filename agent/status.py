@@ -64,6 +64,7 @@ class Status:
     heartbeat: LinkStatus
     stuck: tuple[Stuck, ...]
     canaries_accepted: Mapping[str, datetime]
+    remote_changes: str | None
     uptime_s: float
     now_s: float
     now_unix: float
@@ -108,6 +109,7 @@ class Status:
             "last_collection_at": max(collected) if collected else None,
             "backend_clock_skew_seconds": self.heartbeat.clock_skew_s,
             "stuck": "; ".join(f"{each.thread}: {each.lasting(self.now_s)}" for each in self.stuck) or None,
+            "remote_changes": self.remote_changes,
             **self._cost(*watches),
             "coverage": min((watch.coverage for watch in watches if watch.coverage is not None), default=None),
             "watches": {name: self._of(watch, reasons[name]) for name, watch in self.watches.items()},
@@ -186,6 +188,7 @@ class Scoreboard:
         self.heartbeat = LinkStatus()
         self.stuck: tuple[Stuck, ...] = ()  # written by the conductor
         self._canaries_accepted: dict[str, datetime] = {}  # written by the flusher
+        self.remote_changes: str | None = None  # why those of earlier are left out
 
     def watch(self, name: str) -> WatchStatus:
         """What that watch reported last."""
@@ -221,6 +224,7 @@ class Scoreboard:
             heartbeat=self.heartbeat,
             stuck=self.stuck,
             canaries_accepted=self._canaries_accepted,
+            remote_changes=self.remote_changes,
             uptime_s=now_s - self._started_at_s,
             now_s=now_s,
             now_unix=now_unix,

@@ -29,6 +29,10 @@ from storage.envelope import Change
 from storage.errors import CodedError, OutboxError, OutboxFull
 from storage.outbox import Outbox
 
+# So long words are heard before a look that is due has its turn: one that tries a database which hangs takes its time,
+# and a backend may give many.
+HEARING_S = 10.0
+
 
 class Stop:
     """The word that ends a watch."""
@@ -252,13 +256,15 @@ class WatchLoop:
         return self.inbox.get(timeout=wait_s)
 
     def _hear_all(self) -> None:
-        while not self._stopping and not self.inbox.empty():
+        until_s = self._parts.clock.monotonic() + HEARING_S
+        while not self._stopping and not self.inbox.empty() and self._parts.clock.monotonic() <= until_s:
             self._hear(0)
 
     def _do_later(self) -> None:
+        until_s = self._parts.clock.monotonic() + HEARING_S
         commands, self._later = self._later, []
         for command in commands:
-            if self._stopping or not self._obey(command):
+            if self._stopping or self._parts.clock.monotonic() > until_s or not self._obey(command):
                 return  # what is left comes again
 
     def _obey(self, command: Command) -> bool:

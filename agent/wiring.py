@@ -14,12 +14,15 @@ from agent.backoff import RECONNECT_BASE_S, RECONNECT_CAP_S, Backoff
 from agent.clock import Clock
 from agent.collector import Collector
 from agent.command_book import CommandBook
-from agent.command_desk import PAUSED_NOTE, CommandDesk
+from agent.command_desk import CommandDesk, is_paused
+from agent.command_log import CommandLog
 from agent.commands import Command, addressees
 from agent.conductor import Conductor, Inbox
+from agent.config import remote
 from agent.config.layers import Layers
 from agent.config.schema import Config, WatchConfig
 from agent.cost import Meter
+from agent.errors import RemoteChangesUnusable
 from agent.flusher import Flusher
 from agent.heartbeat import Heartbeat
 from agent.logs import tell
@@ -99,6 +102,7 @@ class _Common:
     outbox: Outbox
     board: Scoreboard
     book: CommandBook
+    command_log: CommandLog
     reconfiguration: Reconfiguration
     pulses: Mapping[str, Pulse]
     on_saved: Callable[[], None]
@@ -137,12 +141,14 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
         if parts.lock is None:
             lock.release()
         raise
+    _put_aside(layers, board, parts.clock)
     sink = parts.sink or HttpSink(make_transport(config), config.collector_id, parts.clock)
     flusher = Flusher(outbox, sink, board, clock=parts.clock, rng=parts.rng, hold_s=config.heartbeat_interval)
     inboxes: dict[str, queue.SimpleQueue[Word]] = {each.name: queue.SimpleQueue() for each in config.watches}
     heartbeat = make_heartbeat(config, parts, board, give=lambda command: _hand_on(command, inboxes))
 
     def on_config(changed: Config) -> None:
+        board.remote_changes = None
         heartbeat.set_interval(changed.heartbeat_interval)
         flusher.set_hold(changed.heartbeat_interval)
 
@@ -156,6 +162,7 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
         outbox=outbox,
         board=board,
         book=CommandBook(outbox, config.collector_id, tuple(inboxes), parts.clock.unix),
+        command_log=CommandLog(layers.data_dir, parts.clock.now),
         reconfiguration=reconfiguration,
         pulses=pulses,
         on_saved=flusher.wake,
@@ -166,6 +173,18 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
     vigil = Vigil(everyone, board, parts.systemd, parts.clock, slack_s=parts.slack_s, pace_s=parts.pace_s)
     conductor = Conductor(watches, flusher, heartbeat, door, vigil, clock=parts.clock, inbox=parts.inbox)
     return Agent(conductor, watches, flusher, heartbeat, door, outbox, board, reconfiguration, lock)
+
+
+def _put_aside(layers: Layers, board: Scoreboard, clock: Clock) -> None:
+    if not layers.unusable:
+        return
+    error = RemoteChangesUnusable(layers.unusable)
+    try:
+        kept = str(remote.put_aside(layers.data_dir, clock.now()))
+    except OSError:  # another one takes its place when the backend changes something
+        kept = str(layers.data_dir / remote.FILE_NAME)
+    tell(logging.WARNING, "remote.unusable", str(error), code=error.code, kept=kept)
+    board.remote_changes = str(error)
 
 
 def _hand_on(command: Command, inboxes: Mapping[str, queue.SimpleQueue[Word]]) -> None:
@@ -191,14 +210,15 @@ def _watch_loop(own: WatchConfig, common: _Common, inbox: queue.SimpleQueue[Word
     name, outbox, clock, board = own.name, common.outbox, common.parts.clock, common.board
     watch = Watch(
         interval_s=own.collection_interval,
-        paused=outbox.note(f"{PAUSED_NOTE}/{name}") is not None,
+        paused=is_paused(outbox, name, common.config.remote_config),
         now_s=clock.monotonic(),
         backoff=Backoff(RECONNECT_BASE_S, RECONNECT_CAP_S, common.parts.rng),
         max_load=own.db_config.max_load,
         on_enter=lambda _: _entered(board, clock, name, watch),
     )
     board.report(name, state=watch.state, since=clock.now())
-    desk = CommandDesk(watch, outbox, common.book, common.reconfiguration, name=name, now_s=clock.monotonic)
+    shared = common.book, common.command_log, common.reconfiguration
+    desk = CommandDesk(watch, outbox, *shared, name=name, now_s=clock.monotonic)
     batch, pulse = common.config.outbox, common.pulses[name]
     return WatchLoop(
         WatchParts(

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
+from storage.plain import plain
+
 
 class CodedError(Exception):
     """Something went wrong.
 
     The docstring of a subclass is its sentence; `code` names it in logs and in the README; `remedy` says what
-    a person can do. `detail` adds what is known of this one case and must never hold a secret.
+    a person can do. `detail` adds what is known of this one case and must never hold a secret; mostly somebody else
+    has written it, so it becomes one plain line of `at_most` characters here.
     """
 
     code: ClassVar[str] = "XX-00"
     remedy: ClassVar[str] = ""
+    at_most: ClassVar[int] = 10_000
 
     def __init__(self, detail: str = "") -> None:
-        super().__init__(detail)
-        self.detail = detail
+        self.detail = plain(detail, self.at_most)
+        super().__init__(self.detail)
 
     @property
     def sentence(self) -> str:

@@ -28,7 +28,7 @@ MODULE_LINES, FUNCTION_LINES = 400, 60
 
 # From the bottom to the top. A name stands for a module and everything in it; the longest that fits counts.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("storage.errors", "storage.guard"),
+    ("storage.errors", "storage.guard", "storage.plain"),
     ("storage.envelope",),
     ("storage",),
     (
@@ -38,6 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("agent.pulse", "agent.losses", "agent.status", "agent.thrift", "agent.certificates", "agent.canary"),
         *("agent.finding", "agent.skew", "agent.preparation"),
         *("agent.record", "agent.redact", "agent.body", "agent.backoff", "agent.commands", "agent.parquet"),
+        *("agent.foreign_json", "agent.ration"),
     ),
     ("agent.transport", "agent.sd_notify", "agent.delivery", "agent.registration", "agent.sinks", "agent.sources"),
     ("agent.machine", "agent.watch", "agent.breaker", "agent.collector", "agent.lane", "agent.renewal"),
@@ -46,6 +47,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
             "agent.reconfigure",
             "agent.command_book",
             "agent.command_desk",
+            "agent.command_log",
             "agent.burden",
             "agent.watch_loop",
             "agent.worker",
@@ -55,13 +57,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("agent.wiring",),
     ("agent.single", "agent.lobby", "agent.audit", "agent.overview", "agent.listing", "agent.replay"),
-    ("agent.doctor",),
+    ("agent.command_history", "agent.doctor"),
     ("agent.dev",),
     ("agent.cli", "agent.__main__", "scripts"),
 )
 # The file of the outbox belongs to those who collect, deliver and assemble; the rest knows its shapes and errors only.
 KNOW_STORAGE = (
     *("storage", "agent.collector", "agent.command_book", "agent.command_desk", "agent.watch_loop", "agent.flusher"),
+    "agent.command_log",
     *(
         "agent.wiring",
         "agent.doctor",
@@ -76,7 +79,7 @@ KNOW_STORAGE = (
     ),
     "scripts",
 )
-STORAGE_SHAPES = ("storage.errors", "storage.envelope")
+STORAGE_SHAPES = ("storage.errors", "storage.envelope", "storage.plain")
 # package: who may import it, and what to do instead
 OWNERS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "pymysql": (("agent.sources", "agent.dev"), "put what needs the driver into its source"),

@@ -14,6 +14,7 @@ import click
 from agent import logs
 from agent.config.layers import Layers, load
 from agent.config.schema import Config
+from storage.plain import plain
 
 FOUND, UNUSABLE, RUNNING, INTERRUPTED = 1, 2, 3, 130
 
@@ -61,7 +62,7 @@ def show_table(rows: Sequence[tuple[str, str]], *, anew: bool) -> None:
     """Names and what is said of them; `anew`: in place of what is on the terminal."""
     if not sys.stdout.isatty():
         width = max(len(name) for name, _ in rows)
-        click.echo("\n".join(f"{name:{width}}  {text}".rstrip() for name, text in rows))
+        click.echo("\n".join(f"{name:{width}}  {plain(text)}".rstrip() for name, text in rows))
         return
     from rich.console import Console
     from rich.table import Table
@@ -71,7 +72,7 @@ def show_table(rows: Sequence[tuple[str, str]], *, anew: bool) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     for name, text in rows:
-        table.add_row(Text(name), Text(text))
+        table.add_row(Text(name), Text(plain(text)))
     console = Console(highlight=False)
     if anew:
         console.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,15 @@ class Layers:
     """Where a configuration comes from; kept, so that a remote change can be laid between them later.
 
     file: with `${NAME}` filled in; above: environment and command line, which nothing overrides, the databases as an
-    object by their names; directory: where relative files that TLS needs are.
+    object by their names; directory: where relative files that TLS needs are. unusable: why what the backend had
+    changed is left out; empty while it is not.
     """
 
     file: Tree = field(repr=False)
     above: Tree = field(repr=False)
     data_dir: Path
     directory: Path = Path()
+    unusable: str = ""
 
     @property
     def remote_config(self) -> object:
@@ -83,13 +85,21 @@ def assemble(
         put(above, path_of(dotted), value)
     layers = Layers(file, above, _data_dir(file, above, path, environ), Path(os.path.abspath(path.parent)))
     try:
-        config = layers.build(remote.overlay(layers.data_dir, file, layers.remote_config))
+        config, layers = _with_remote(layers)
         wrong += certificate_files.unusable(config)
     except ConfigError as error:
         wrong.append(error.detail)
     if wrong:
         raise ConfigError("; ".join(wrong))
     return config, layers
+
+
+def _with_remote(layers: Layers) -> tuple[Config, Layers]:
+    """With what the backend had changed, or without it: what was right by then must keep no agent from starting now."""
+    try:
+        return layers.build(remote.overlay(layers.data_dir, layers.file, layers.remote_config)), layers
+    except ConfigError as error:
+        return layers.build({}), replace(layers, unusable=error.detail)
 
 
 def _read(path: Path) -> Tree:

@@ -1,4 +1,4 @@
-"""What the backend may change (`update_config`), and the file that remembers what was accepted.
+"""The file that remembers what the backend changed, and how much of it holds. What may be changed is `permission`.
 
 `remote.json` lies above the configuration file: {dotted path: {"value": ..., "over": digest}}. `over` is a digest of
 what the configuration file said at that time, so a key that a person edits there later wins again.
@@ -9,58 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from agent.config.permission import ADDRESS, ANY, CREDENTIAL, INTERVALS, OFF, holds
 from agent.config.places import DB_CONFIG, find, has_place, path_of
 from agent.config.places import Path as Place
-from agent.config.schema import DEFAULT, DbConfig
 from agent.errors import ConfigMalformed
+from agent.foreign_json import loads
 from storage.errors import OutboxInaccessible
 
 FILE_NAME = "remote.json"
-_INTERVALS = ("heartbeat_interval", "collection_interval")
-_ADDRESS = frozenset({"host", "port", "user", "database"})
-_CREDENTIAL = "password"
-_TLS = "tls"
-_THRESHOLDS = frozenset({"password", "min_exec_time_ms", "max_sql_text_bytes", "connect_timeout", "read_timeout"})
-
-
-def refusal(params: Mapping[str, object], mode: str, watches: Sequence[str] = (DEFAULT,)) -> str | None:
-    """Why a change is not allowed under `remote_config: mode`; None when it is. Its values are checked elsewhere.
-
-    `safe` keeps the stored password from being sent to an address that the backend chose. `watches`: all there are;
-    what is meant for one database must not go to the others.
-    """
-    if mode == "off":
-        return "remote_config is off on this host"
-    unknown = [name for name in params if name not in {DB_CONFIG, "target", *_INTERVALS}]
-    if unknown:
-        return f"unknown: {', '.join(sorted(unknown))}; known are db_config, {', '.join(_INTERVALS)}, target"
-    database = params.get(DB_CONFIG, {})
-    if not isinstance(database, dict):
-        return "db_config should be an object"
-    if not flatten(params):
-        return "nothing to change was named"
-    if database and len(watches) > 1 and params.get("target") is None:
-        return f"db_config needs a target, one of {', '.join(watches)}"
-    if any("." in name for name in database):
-        return "db_config has no key with a dot in its name"
-    if _TLS in database:
-        return "db_config tls is set on this host only"
-    return None if mode == "any" else _unsafe(database)
-
-
-def _unsafe(database: Mapping[str, object]) -> str | None:
-    foreign = [name for name in database if name in DbConfig.model_fields and name not in _ADDRESS | _THRESHOLDS]
-    if foreign:
-        return f"remote_config is safe on this host: db_config {', '.join(sorted(foreign))} cannot be changed remotely"
-    if _ADDRESS & set(database) and _CREDENTIAL not in database:
-        return "remote_config is safe on this host: host, port, user or database need a new password beside them"
-    return None
+MAX_BYTES = 1_048_576
 
 
 def flatten(params: Mapping[str, object], place: Place = ()) -> dict[str, object]:
@@ -69,7 +33,7 @@ def flatten(params: Mapping[str, object], place: Place = ()) -> dict[str, object
     `place`: where the keys of the watch stand that they are for, ("databases", "orders") for example.
     """
     database = params.get(DB_CONFIG)
-    flat = {name: params[name] for name in _INTERVALS if name in params}
+    flat = {name: params[name] for name in INTERVALS if name in params}
     if isinstance(database, dict):
         flat.update({f"{DB_CONFIG}.{name}": value for name, value in database.items()})
     return {name if name == "heartbeat_interval" else ".".join((*place, name)): flat[name] for name in flat}
@@ -80,57 +44,68 @@ def overlay(data_dir: Path, file: Mapping[str, Any], mode: object) -> dict[str, 
 
     Raises ConfigMalformed, or OutboxInaccessible when the directory cannot be read.
     """
-    if mode == "off":
-        return {}
+    entries = {} if mode == OFF else _entries(data_dir)
+    held = {
+        name: value
+        for name, (value, over) in entries.items()
+        if over == _digest(file, name) and has_place(file, path_of(name)) and holds(path_of(name), value, file, mode)
+    }
+    return {name: value for name, value in held.items() if _has_its_company(name, held, entries, mode)}
+
+
+def _entries(data_dir: Path) -> dict[str, tuple[object, object]]:
     path = data_dir / FILE_NAME
     try:
-        stored = orjson.loads(path.read_bytes())
-        entries = {str(name): (entry["value"], entry["over"]) for name, entry in stored.items()}
+        with path.open("rb") as file:
+            stored = loads(file.read(MAX_BYTES + 1))
+        return {name: (entry["value"], entry["over"]) for name, entry in stored.items()}
     except FileNotFoundError:
         return {}
     except (PermissionError, NotADirectoryError) as error:
         raise OutboxInaccessible(f"{data_dir} ({error.strerror})") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise ConfigMalformed(f"{path} (written by update_config; delete it to forget remote changes)") from None
-    held = {
-        name: value
-        for name, (value, over) in entries.items()
-        if over == _digest(file, name) and has_place(file, path_of(name))
-    }
-    # The password is a person's (changed since, or never remote): it must not go to an address from the backend.
-    return {
-        name: value
-        for name, value in held.items()
-        if not _is_address(path_of(name))
-        or (credential := _beside(name)) in held
-        or (credential not in entries and mode == "any")
-    }
+
+
+def _has_its_company(
+    name: str, held: Mapping[str, object], entries: Mapping[str, tuple[object, object]], mode: object
+) -> bool:
+    """Address and password were accepted together and hold together, or the password of one would go to the other.
+
+    A password that a person has changed since, or that never came from afar, must not go to an address of the backend;
+    and one of the backend's is not for the address that a person has written down since.
+    """
+    place = path_of(name)
+    if place[-2:-1] != (DB_CONFIG,):
+        return True
+    credential = _beside(name, CREDENTIAL)
+    if place[-1] in ADDRESS and credential not in held and not (credential not in entries and mode == ANY):
+        return False
+    addresses = [_beside(name, each) for each in ADDRESS]
+    return (place[-1] not in {*ADDRESS, CREDENTIAL}) or all(each in held for each in addresses if each in entries)
 
 
 def leak(overlay_now: Mapping[str, object], above: Mapping[str, Any], mode: object) -> list[str]:
     """Complaints when a password of environment or command line would go to an address from the backend.
 
-    Such a password is above the one that `refusal` demands beside a new address, and would be sent in its place.
+    Such a password is above the one that `permission` demands beside a new address, and would be sent in its place.
     """
-    if mode == "any":
+    if mode == ANY:
         return []
     reason = "was set remotely, but the password comes from environment or command line, and remote_config is safe"
     found = []
     for name in sorted(overlay_now):
         place = path_of(name)
-        database = find(above, place[:-1]) if _is_address(place) else None
-        if isinstance(database, dict) and _CREDENTIAL in database and place[-1] not in database:
+        is_address = place[-2:-1] == (DB_CONFIG,) and place[-1] in ADDRESS
+        database = find(above, place[:-1]) if is_address else None
+        if isinstance(database, dict) and CREDENTIAL in database and place[-1] not in database:
             found.append(f"{name}: {reason}")
     return found
 
 
-def _is_address(place: Place) -> bool:
-    return place[-2:-1] == (DB_CONFIG,) and place[-1] in _ADDRESS
-
-
-def _beside(name: str) -> str:
-    """The path of the password that goes to the address of which `name` is a part."""
-    return f"{name.rpartition('.')[0]}.{_CREDENTIAL}"
+def _beside(name: str, key: str) -> str:
+    """The path of another key of the same database."""
+    return f"{name.rpartition('.')[0]}.{key}"
 
 
 def save(data_dir: Path, file: Mapping[str, Any], overlay_now: Mapping[str, object]) -> None:
@@ -144,6 +119,18 @@ def save(data_dir: Path, file: Mapping[str, Any], overlay_now: Mapping[str, obje
         target.flush()
         os.fsync(target.fileno())
     fresh.replace(path)
+    _sync(data_dir)
+
+
+def put_aside(data_dir: Path, at: datetime) -> Path:
+    """Gives remote.json another name, under which nobody reads it and a person can. Raises OSError."""
+    aside = data_dir / f"{FILE_NAME}.unusable-{at:%Y%m%dT%H%M%SZ}"
+    (data_dir / FILE_NAME).replace(aside)
+    _sync(data_dir)
+    return aside
+
+
+def _sync(data_dir: Path) -> None:
     directory = os.open(data_dir, os.O_RDONLY)
     try:
         os.fsync(directory)

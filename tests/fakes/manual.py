@@ -10,7 +10,8 @@ from typing import Any
 from agent.backoff import Backoff
 from agent.collector import Collector
 from agent.command_book import CommandBook
-from agent.command_desk import PAUSED_NOTE, CommandDesk
+from agent.command_desk import CommandDesk, is_paused
+from agent.command_log import CommandLog
 from agent.config.layers import Layers
 from agent.config.schema import Config
 from agent.pulse import Pulse, thread_of
@@ -163,7 +164,7 @@ class Rig:
         self.next_source: Callable[[], FakeSource] = FakeSource
         self.watch = Watch(
             interval_s=interval_s,
-            paused=self.outbox.note(f"{PAUSED_NOTE}/{self.name}") is not None,
+            paused=is_paused(self.outbox, self.name, self.config.remote_config),
             now_s=self.clock.monotonic(),
             backoff=Backoff(1.0, 60.0, Midway()),  # type: ignore[arg-type]
             max_load=self.config.watches[0].db_config.max_load,
@@ -172,8 +173,11 @@ class Rig:
         self.configs: list[Config] = []
         self.reconfiguration = Reconfiguration(self.config, self.layers, self._make_source, self.configs.append)
         self.book = CommandBook(self.outbox, self.config.collector_id, [self.name], self.clock.unix)
+        self.log = CommandLog(directory, self.clock.now)
         self.desk = CommandDesk(
-            *(self.watch, self.outbox, self.book, self.reconfiguration), name=self.name, now_s=self.clock.monotonic
+            *(self.watch, self.outbox, self.book, self.log, self.reconfiguration),
+            name=self.name,
+            now_s=self.clock.monotonic,
         )
         self.collector = Collector(self.outbox, self.name, batch_max_records=50, batch_max_bytes=1_048_576)
         self.loop = WatchLoop(

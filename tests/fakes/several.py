@@ -12,6 +12,7 @@ from agent.backoff import Backoff
 from agent.body import unpack
 from agent.command_book import CommandBook
 from agent.command_desk import PAUSED_NOTE, CommandDesk
+from agent.command_log import CommandLog
 from agent.commands import Command, addressees
 from agent.config.layers import Layers
 from agent.config.schema import Config
@@ -35,10 +36,11 @@ class Several:
         self.made: dict[str, FakeSource] = {}
         self.reconfiguration = Reconfiguration(self.layers.build({}), self.layers, self._make, self.configs.append)
         self.book = CommandBook(self.outbox, 7, self.names, self.clock.unix)
+        self.log = CommandLog(directory, self.clock.now)
         self.watches = {name: self._watch(name) for name in names}
         self.desks = {
             name: CommandDesk(
-                *(watch, self.outbox, self.book, self.reconfiguration), name=name, now_s=self.clock.monotonic
+                *(watch, self.outbox, self.book, self.log, self.reconfiguration), name=name, now_s=self.clock.monotonic
             )
             for name, watch in self.watches.items()
         }

@@ -150,11 +150,11 @@ def test_a_part_that_cannot_be_stored_has_no_effect_and_is_done_when_it_comes_ag
 
 
 def test_an_interval_without_a_target_goes_to_all_watches_and_one_with_a_target_to_that_one(many: Several) -> None:
-    many.give(Command(1, "update_config", {"collection_interval": 5, "heartbeat_interval": 9}, "noon"))
-    many.give(Command(2, "update_config", {"collection_interval": 7, "target": "stock"}, "one"))
+    many.give(Command(1, "update_config", {"collection_interval": 15, "heartbeat_interval": 9}, "noon"))
+    many.give(Command(2, "update_config", {"collection_interval": 17, "target": "stock"}, "one"))
     config = many.reconfiguration.config
-    assert (config.heartbeat_interval, [each.collection_interval for each in config.watches]) == (9, [5, 5, 7])
-    assert [watch.interval_s for watch in many.watches.values()] == [5, 5, 7]
+    assert (config.heartbeat_interval, [each.collection_interval for each in config.watches]) == (9, [15, 15, 17])
+    assert [watch.interval_s for watch in many.watches.values()] == [15, 15, 17]
     assert [result["success"] for result in many.results()] == [True, True]
 
 
@@ -213,7 +213,7 @@ def test_what_is_never_completed_is_forgotten_after_a_day_or_when_too_much_is_ne
     many.desks["orders"].carry_out(Command(2, "stop", {}, "later"))
     assert list(many.outbox.notes(PARTS_NOTE)) == [f"{PARTS_NOTE}command/7/2/later"]
     for number in range(3, 3 + PARTS_KEPT + 20):
-        many.clock.turn(1)
+        many.clock.turn(60)
         many.desks["orders"].carry_out(Command(number, "start", {}, "later"))
     kept = many.outbox.notes(PARTS_NOTE)
     assert len(kept) == PARTS_KEPT

@@ -29,8 +29,8 @@ from agent.cli.outbox import outbox
 from agent.config.complaints import section
 from agent.config.environment import variables
 from agent.config.layers import load
+from agent.config.permission import refusal
 from agent.config.places import DATABASES
-from agent.config.remote import refusal
 from agent.config.schema import Config, Database
 from agent.dev import backend
 from agent.dev.app import build_context, create_app

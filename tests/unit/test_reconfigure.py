@@ -70,8 +70,8 @@ def test_a_change_of_the_database_is_tried_kept_and_gives_a_new_source(tmp_path:
 
 def test_a_change_of_an_interval_leaves_the_source_alone(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    assert bench.reconfiguration.accept(DEFAULT, {"collection_interval": 5}) is None
-    assert (bench.sources, bench.reconfiguration.config.collection_interval) == ([], 5)
+    assert bench.reconfiguration.accept(DEFAULT, {"collection_interval": 15}) is None
+    assert (bench.sources, bench.reconfiguration.config.collection_interval) == ([], 15)
 
 
 def test_what_the_database_refuses_is_not_kept_and_names_no_secret(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_source_that_is_made_for_a_change_redacts_as_before(tmp_path: Path) ->
 def test_switched_off_it_refuses_everything(tmp_path: Path) -> None:
     bench = Bench(tmp_path, remote_config="off")
     with pytest.raises(CommandRefused, match="off"):
-        bench.reconfiguration.accept(DEFAULT, {"collection_interval": 5})
+        bench.reconfiguration.accept(DEFAULT, {"collection_interval": 15})
 
 
 def test_a_change_that_cannot_be_stored_is_not_in_force(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_damaged_file_of_earlier_changes_is_a_refusal_and_no_defect(tmp_path: 
     bench = Bench(tmp_path)
     (tmp_path / remote.FILE_NAME).write_text("{broken")
     with pytest.raises(CommandRefused, match=remote.FILE_NAME):
-        bench.reconfiguration.accept(DEFAULT, {"collection_interval": 5})
+        bench.reconfiguration.accept(DEFAULT, {"collection_interval": 15})
 
 
 def test_the_same_change_again_is_accepted_and_changes_nothing(tmp_path: Path) -> None:
@@ -144,10 +144,10 @@ def test_the_same_change_again_is_accepted_and_changes_nothing(tmp_path: Path) -
 
 def test_a_later_change_is_laid_over_an_earlier_one(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    bench.reconfiguration.accept(DEFAULT, {"collection_interval": 5})
+    bench.reconfiguration.accept(DEFAULT, {"collection_interval": 15})
     bench.reconfiguration.accept(DEFAULT, {"heartbeat_interval": 6})
     config = bench.reconfiguration.config
-    assert (config.collection_interval, config.heartbeat_interval) == (5, 6)
+    assert (config.collection_interval, config.heartbeat_interval) == (15, 6)
 
 
 # -- several databases ---------------------------------------------------------------------------------------------
@@ -178,9 +178,9 @@ def test_without_a_target_no_database_is_changed(tmp_path: Path) -> None:
 
 def test_an_interval_is_that_of_the_watch_and_the_heartbeats_is_the_agents(tmp_path: Path) -> None:
     bench = Bench(tmp_path, *NAMES)
-    bench.reconfiguration.accept("orders", {"collection_interval": 5, "heartbeat_interval": 6})
+    bench.reconfiguration.accept("orders", {"collection_interval": 15, "heartbeat_interval": 6})
     config = bench.reconfiguration.config
-    assert (config.heartbeat_interval, [each.collection_interval for each in config.watches]) == (6, [5, 300])
+    assert (config.heartbeat_interval, [each.collection_interval for each in config.watches]) == (6, [15, 300])
     assert bench.sources == []
 
 

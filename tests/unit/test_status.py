@@ -140,6 +140,7 @@ def test_the_numbers_of_a_heartbeat() -> None:
         "last_collection_at": later,
         "backend_clock_skew_seconds": -0.5,
         "stuck": None,
+        "remote_changes": None,
         "coverage": 0.75,
         **NO_COST,
         "watches": {

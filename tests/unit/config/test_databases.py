@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from agent.config import remote
+from agent.config import permission, remote
 from agent.config.complaints import sentences
 from agent.config.layers import Layers
 from agent.config.schema import Config
@@ -127,16 +127,21 @@ ORDERS, BILLING = ("databases", "orders"), ("databases", "billing")
 def test_without_a_target_no_database_is_changed_when_there_are_several() -> None:
     params: dict[str, object] = {"db_config": {"host": "h", "password": "new"}}
     for mode in ("safe", "any"):
-        assert remote.refusal(params, mode, ["orders", "billing"]) == "db_config needs a target, one of orders, billing"
-        assert remote.refusal({**params, "target": "orders"}, mode, ["orders", "billing"]) is None
-        assert remote.refusal(params, mode, ["orders"]) is None
-        assert remote.refusal({"collection_interval": 5}, mode, ["orders", "billing"]) is None
+        assert (
+            permission.refusal(params, mode, ["orders", "billing"])
+            == "db_config needs a target, one of orders, billing"
+        )
+        assert permission.refusal({**params, "target": "orders"}, mode, ["orders", "billing"]) is None
+        assert permission.refusal(params, mode, ["orders"]) is None
+        assert permission.refusal({"collection_interval": 15}, mode, ["orders", "billing"]) is None
 
 
 @pytest.mark.parametrize("mode", ["safe", "any"])
 def test_a_key_of_db_config_that_would_read_as_a_path_is_refused(mode: str) -> None:
     params = {"db_config": {"x.db_config.host": "theirs"}, "target": "orders"}
-    assert "no key with a dot" in (remote.refusal(params, mode, ["orders", "orders.x"]) or "")
+    assert "db_config x.db_config.host cannot be changed remotely" in (
+        permission.refusal(params, mode, ["orders", "orders.x"]) or ""
+    )
 
 
 def test_params_become_paths_below_the_watch_and_the_agents_own_stay_at_the_top() -> None:
@@ -170,10 +175,10 @@ def test_an_edited_key_wins_again_in_its_database_only(tmp_path: Path) -> None:
     tree = several("orders", "billing")
     for name in ("orders", "billing"):
         tree["databases"][name == "billing"]["collection_interval"] = 100
-    changes: dict[str, object] = {f"databases.{name}.collection_interval": 5 for name in ("orders", "billing")}
+    changes: dict[str, object] = {f"databases.{name}.collection_interval": 15 for name in ("orders", "billing")}
     remote.save(tmp_path, tree, changes)
     tree["databases"][0]["collection_interval"] = 7
-    assert remote.overlay(tmp_path, tree, "safe") == {"databases.billing.collection_interval": 5}
+    assert remote.overlay(tmp_path, tree, "safe") == {"databases.billing.collection_interval": 15}
 
 
 def test_the_place_in_the_list_does_not_matter(tmp_path: Path) -> None:
@@ -192,7 +197,7 @@ def test_what_was_accepted_for_a_database_that_is_gone_is_passed_over(tmp_path: 
         config = loaded(tree)[0]
         assert (config.heartbeat_interval, [each.port for each in config.watches]) == (9, [3306])
     assert [each.port for each in loaded({**list_of_two, "remote_config": "any"})[0].watches] == [5, 3306]
-    remote.save(tmp_path / "data", single, {"db_config.port": 5, "collection_interval": 9})
+    remote.save(tmp_path / "data", single, {"db_config.port": 5, "collection_interval": 19})
     assert [each.port for each in loaded(list_of_two)[0].watches] == [3306, 3306]
 
 

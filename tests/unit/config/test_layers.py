@@ -272,11 +272,52 @@ def test_an_address_of_this_host_may_have_a_password_of_this_host(tree: Tree) ->
     assert config.watches[0].db_config.host == "of this host"
 
 
-def test_a_damaged_memory_of_changes_is_told_with_its_remedy(tmp_path: Path, tree: Tree, loaded: Loader) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"collection_interval": 5}',
+        pytest.param("port", id="a port that the schema refuses"),
+    ],
+)
+def test_no_memory_of_changes_keeps_an_agent_from_starting(
+    tmp_path: Path, tree: Tree, loaded: Loader, content: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    if content == "port":
+        remember(tmp_path / "data", tree, {"db_config.port": 70_000, "db_config.password": "p"})
+    else:
+        (tmp_path / "data" / "remote.json").write_text(content)
+    config, layers = loaded(tree)
+    assert (config, bool(layers.unusable)) == (layers.build({}), True)
+    assert (tmp_path / "data" / "remote.json").exists()  # whoever only looks moves nothing
+
+
+def test_a_password_of_the_environment_over_a_remote_address_sets_the_changes_aside(
+    tmp_path: Path, tree: Tree, loaded: Loader
+) -> None:
+    remember(tmp_path / "data", tree, {"db_config.host": "theirs", "db_config.password": MARK})
+    config, layers = loaded(tree, {"DBPOWER_DB_CONFIG_PASSWORD": "of this host"})
+    assert (config.watches[0].db_config.host, MARK in layers.unusable) == ("db.example.com", False)
+    assert "was set remotely" in layers.unusable
+
+
+def test_what_is_wrong_with_the_file_itself_is_complained_of_all_the_same(
+    tmp_path: Path, tree: Tree, loaded: Loader
+) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "remote.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"remote\.json .*delete it"):
+    tree["db_config"]["port"] = "x"
+    with pytest.raises(ConfigError, match=r"db_config.port: ") as refused:
         loaded(tree)
+    assert "remote.json" not in str(refused.value)
+
+
+def test_without_a_fault_nothing_is_unusable(tmp_path: Path, tree: Tree, loaded: Loader) -> None:
+    remember(tmp_path / "data", tree, {"collection_interval": 15})
+    config, layers = loaded(tree)
+    assert (config.collection_interval, layers.unusable) == (15, "")
 
 
 # -- secrets ---------------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""What the backend may change, and how that is remembered.
+"""How it is remembered what the backend has changed.
 
-What could go wrong: in the `safe` mode the password that is stored here is sent to a host that the backend chose; a
-key that a person edits in the file is overridden for ever; what was accepted is forgotten in a crash, or can be read
-by others; a damaged file of changes ends in a traceback.
+What could go wrong: the password that is stored here is sent to a host that the backend chose, or the backend's to one
+that a person chose; a key that a person edits in the file is overridden for ever; what was accepted is forgotten in a
+crash, or can be read by others; what this host does not allow any more goes on; a damaged file of changes ends in a
+traceback, or takes the memory of the machine.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -17,72 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.remote import FILE_NAME, flatten, leak, overlay, refusal, save
+from agent.config.remote import FILE_NAME, flatten, leak, overlay, put_aside, save
 from agent.errors import ConfigMalformed
 from tests.unit.config.conftest import Tree
-
-PASSWORD = {"password": "new"}
-
-
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"heartbeat_interval": 5},
-        {"collection_interval": 5, "target": "default"},
-        {"db_config": {"min_exec_time_ms": 5, "max_sql_text_bytes": 5_000}},
-        {"db_config": {"connect_timeout": 5, "read_timeout": 5}},
-        {"db_config": PASSWORD},
-        {"db_config": {"host": "h", **PASSWORD}},
-        {"db_config": {"host": "h", "port": 1, "user": "u", "database": "d", **PASSWORD}},
-        {"db_config": {"hots": "h"}},  # its name is refused where everything is checked, with the nearest one
-    ],
-)
-def test_what_is_safe_is_allowed(params: dict[str, object]) -> None:
-    assert (refusal(params, "safe"), refusal(params, "any")) == (None, None)
-
-
-@pytest.mark.parametrize("name", ["host", "port", "user", "database"])
-def test_an_address_needs_a_new_password_beside_it(name: str) -> None:
-    params = {"db_config": {name: "x"}, "heartbeat_interval": 5}
-    assert "need a new password" in (refusal(params, "safe") or "")
-    assert refusal(params, "any") is None
-
-
-@pytest.mark.parametrize(("name", "value"), [("start", "now"), ("rotate", True), ("slow_log_backups", ["x"])])
-def test_what_decides_how_much_is_read_and_what_is_written_stays_with_this_host(name: str, value: object) -> None:
-    params = {"db_config": {name: value, **PASSWORD}}
-    assert f"db_config {name} cannot be changed remotely" in (refusal(params, "safe") or "")
-    assert refusal(params, "any") is None
-
-
-@pytest.mark.parametrize(
-    ("params", "reason"),
-    [
-        ({}, "nothing to change"),
-        ({"target": "x"}, "nothing to change"),
-        ({"db_config": {}}, "nothing to change"),
-        ({"db_config": "x"}, "should be an object"),
-        ({"db_config": None}, "should be an object"),
-        ({"api_key": "x"}, "unknown: api_key"),
-        ({"backend_url": "x", "heartbeat_interval": 1}, "unknown: backend_url"),
-        ({"data_dir": "/", "remote_config": "any"}, "unknown: data_dir, remote_config"),
-        ({"redact": "secrets"}, "unknown: redact"),
-        ({"redact": "secrets", "heartbeat_interval": 5}, "unknown: redact"),
-        ({"tls": {"verify": False}}, "unknown: tls"),
-        ({"proxy": "http://theirs"}, "unknown: proxy"),
-        ({"db_config": {"tls": {"mode": "disable"}, **PASSWORD}}, "tls is set on this host only"),
-        ({"db_config": {"tls": None, "host": "h", **PASSWORD}}, "tls is set on this host only"),
-        ({"db_config": {"tls.mode": "disable"}}, "no key with a dot"),
-    ],
-)
-@pytest.mark.parametrize("mode", ["safe", "any"])
-def test_what_is_never_allowed(params: dict[str, object], reason: str, mode: str) -> None:
-    assert reason in (refusal(params, mode) or "")
-
-
-@given(params=st.dictionaries(st.sampled_from(["db_config", "heartbeat_interval", "x"]), st.integers()))
-def test_off_means_off(params: dict[str, object]) -> None:
-    assert refusal(params, "off") == "remote_config is off on this host"
 
 
 def test_params_become_paths() -> None:
@@ -90,11 +29,8 @@ def test_params_become_paths() -> None:
     assert flatten(params) == {"db_config.host": "h", "db_config.port": 1, "heartbeat_interval": 5}
 
 
-# -- the memory ------------------------------------------------------------------------------------------------------
-
-
 def test_what_was_saved_is_remembered(tmp_path: Path, tree: Tree) -> None:
-    changes: dict[str, object] = {"collection_interval": 5, "db_config.host": "h", "db_config.password": "p"}
+    changes: dict[str, object] = {"collection_interval": 15, "db_config.host": "h", "db_config.password": "p"}
     save(tmp_path, tree, changes)
     assert overlay(tmp_path, tree, "any") == changes
 
@@ -105,11 +41,11 @@ def test_nothing_is_remembered_at_first(tmp_path: Path, tree: Tree) -> None:
 
 
 def test_a_key_that_is_edited_in_the_file_wins_again_and_only_that_one(tmp_path: Path, tree: Tree) -> None:
-    save(tmp_path, tree, {"collection_interval": 5, "heartbeat_interval": 6})
+    save(tmp_path, tree, {"collection_interval": 15, "heartbeat_interval": 16})
     tree["collection_interval"] = 7
-    assert overlay(tmp_path, tree, "any") == {"heartbeat_interval": 6}
+    assert overlay(tmp_path, tree, "any") == {"heartbeat_interval": 16}
     del tree["collection_interval"]  # as it was when the change came: it holds again
-    assert overlay(tmp_path, tree, "any") == {"collection_interval": 5, "heartbeat_interval": 6}
+    assert overlay(tmp_path, tree, "any") == {"collection_interval": 15, "heartbeat_interval": 16}
 
 
 def test_a_password_that_is_edited_here_does_not_go_to_a_remote_address(tmp_path: Path, tree: Tree) -> None:
@@ -124,10 +60,57 @@ def test_an_address_alone_stays_when_the_password_is_edited(tmp_path: Path, tree
     assert overlay(tmp_path, tree, "any") == {"db_config.host": "theirs"}
 
 
+@pytest.mark.parametrize("edited", ["host", "port"])
+def test_a_password_of_the_backend_does_not_go_to_an_address_that_is_edited_here(
+    tmp_path: Path, tree: Tree, edited: str
+) -> None:
+    """Address and password came together and go together: what is left of them would fit nowhere."""
+    theirs: dict[str, object] = {"db_config.host": "theirs", "db_config.port": 5, "db_config.password": "theirs"}
+    save(tmp_path, tree, {**theirs, "collection_interval": 15})
+    tree["db_config"][edited] = "6"
+    for mode in ("safe", "any"):
+        assert overlay(tmp_path, tree, mode) == {"collection_interval": 15}
+
+
+def test_a_new_password_stays_when_the_address_is_edited_that_was_always_this_hosts(tmp_path: Path, tree: Tree) -> None:
+    save(tmp_path, tree, {"db_config.password": "rotated"})
+    tree["db_config"]["host"] = "moved"
+    assert overlay(tmp_path, tree, "safe") == {"db_config.password": "rotated"}
+
+
+def test_what_this_host_does_not_allow_any_more_falls_and_comes_back_with_the_permission(
+    tmp_path: Path, tree: Tree
+) -> None:
+    changes: dict[str, object] = {
+        "db_config.rotate": True,
+        "db_config.max_load": None,
+        "db_config.host": "theirs",
+        "collection_interval": 0.1,
+        "heartbeat_interval": 15,
+    }
+    save(tmp_path, tree, changes)
+    assert [overlay(tmp_path, tree, mode) for mode in ("any", "safe", "off")] == [
+        changes,
+        {"heartbeat_interval": 15},
+        {},
+    ]
+
+
+def test_off_does_not_even_look_at_it(tmp_path: Path, tree: Tree) -> None:
+    (tmp_path / FILE_NAME).write_text("{")
+    assert overlay(tmp_path, tree, "off") == {}
+
+
+def test_keys_that_no_command_can_set_are_passed_over(tmp_path: Path, tree: Tree) -> None:
+    foreign: dict[str, object] = {"api_key": "x", "backend_url": "http://theirs", "db_config.tls": None, "redact": "x"}
+    save(tmp_path, tree, {**foreign, "heartbeat_interval": 15})
+    assert overlay(tmp_path, tree, "any") == {"heartbeat_interval": 15}
+
+
 def test_a_later_save_replaces_the_earlier(tmp_path: Path, tree: Tree) -> None:
-    save(tmp_path, tree, {"collection_interval": 5})
-    save(tmp_path, tree, {"heartbeat_interval": 6})
-    assert overlay(tmp_path, tree, "any") == {"heartbeat_interval": 6}
+    save(tmp_path, tree, {"collection_interval": 15})
+    save(tmp_path, tree, {"heartbeat_interval": 16})
+    assert overlay(tmp_path, tree, "any") == {"heartbeat_interval": 16}
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 
@@ -149,7 +132,7 @@ def test_what_the_file_said_is_not_written_out(tmp_path: Path, tree: Tree) -> No
 def test_a_crash_in_the_middle_leaves_the_earlier_one(
     tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save(tmp_path, tree, {"collection_interval": 5})
+    save(tmp_path, tree, {"collection_interval": 15})
 
     def no_space(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -157,8 +140,8 @@ def test_a_crash_in_the_middle_leaves_the_earlier_one(
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", no_space)
         with pytest.raises(OSError, match="No space left"):
-            save(tmp_path, tree, {"collection_interval": 6})
-    assert overlay(tmp_path, tree, "any") == {"collection_interval": 5}
+            save(tmp_path, tree, {"collection_interval": 16})
+    assert overlay(tmp_path, tree, "any") == {"collection_interval": 15}
 
 
 def test_text_that_is_no_unicode_can_be_remembered_over(tmp_path: Path, tree: Tree) -> None:
@@ -169,7 +152,12 @@ def test_text_that_is_no_unicode_can_be_remembered_over(tmp_path: Path, tree: Tr
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"[]", b"5", b'{"a": 1}', b'{"a": {}}', b'{"a": {"value": 1}}', b'{"a": []}', b"\xff", b"null"],
+    [
+        *(b"", b"{", b"[]", b"5", b'{"a": 1}', b'{"a": {}}', b'{"a": {"value": 1}}', b'{"a": []}', b"\xff", b"null"),
+        *(b"[" * 100_000, b'{"a":{"value":' + b"[" * 500 + b"]" * 500 + b',"over":""}}'),
+        *(b'{"a":{"value":[' + b"[]," * 200_000 + b'1],"over":""}}', b'{"a":"' + b"x" * 2_000_000 + b'"}'),
+    ],
+    ids=lambda text: text[:20].decode("latin1"),
 )
 def test_a_damaged_memory_is_told_by_its_name(tmp_path: Path, tree: Tree, text: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(text)
@@ -181,6 +169,15 @@ def test_a_memory_that_is_a_directory_is_told_too(tmp_path: Path, tree: Tree) ->
     (tmp_path / FILE_NAME).mkdir()
     with pytest.raises(ConfigMalformed, match=FILE_NAME):
         overlay(tmp_path, tree, "any")
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_what_is_of_no_use_any_more_is_kept_under_another_name(tmp_path: Path, tree: Tree, kind: str) -> None:
+    path = tmp_path / FILE_NAME
+    path.mkdir() if kind == "directory" else path.write_text("{")
+    aside = put_aside(tmp_path, datetime(2026, 1, 31, 12, 5, tzinfo=UTC))
+    assert [each.name for each in tmp_path.iterdir()] == [aside.name] == ["remote.json.unusable-20260131T120500Z"]
+    assert overlay(tmp_path, tree, "safe") == {}
 
 
 _JSON = st.recursive(
