@@ -11,6 +11,7 @@ from agent.commands import Command, Result
 from agent.errors import CommandRefused
 from agent.logs import tell
 from agent.reconfigure import Reconfiguration
+from agent.repeats import Repeats
 from agent.sources import Source
 from agent.watch import Watch
 from storage.envelope import Change
@@ -36,6 +37,7 @@ class CommandDesk:
         self._watch, self._outbox, self._book, self._reconfiguration = watch, outbox, book, reconfiguration
         self._name = name
         self._now_s = now_s
+        self._repeats = Repeats(now_s)
 
     def carry_out(self, command: Command) -> Source | None:
         """Does what the command says unless it was done before; a new source when `update_config` brought one.
@@ -46,7 +48,14 @@ class CommandDesk:
         asked = map(self._book.mark, self._watch.asked)
         if self._book.mark(command) in asked or self._book.is_done(command, self._name):
             return None
-        tell(logging.INFO, "command.received", f"Command {command.word[:100]}", id=command.id, watch=self._name)
+        self._repeats.tell(  # where its result cannot be stored, it comes again with each heartbeat
+            logging.INFO,
+            "command.received",
+            f"Command {command.word[:100]}",
+            kind=self._book.mark(command),
+            id=command.id,
+            watch=self._name,
+        )
         target = command.params.get("target")
         if target is not None and target != self._name:
             self._answer(command, success=False, details={"error": f"unknown target {str(target)[:100]}"})

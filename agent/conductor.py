@@ -15,6 +15,7 @@ from agent.flusher import Flusher
 from agent.heartbeat import Heartbeat
 from agent.logs import tell
 from agent.pulse import Pulse, Stuck
+from agent.repeats import Repeats
 from agent.status_door import StatusDoor
 from agent.vigil import Vigil
 from agent.watch_loop import Stop, WatchLoop
@@ -78,6 +79,7 @@ class Conductor:
         self._inbox: queue.SimpleQueue[Stop | _Died] = queue.SimpleQueue()
         runners: tuple[WatchLoop | Flusher | Heartbeat | StatusDoor, ...] = (*watches, flusher, heartbeat, door)
         self._abandon_at_s = 0.0
+        self._repeats = Repeats(clock.monotonic)
         self._lives = {runner.pulse.thread: _Life(runner.run, runner.pulse) for runner in runners}
 
     def stop(self) -> None:
@@ -102,12 +104,8 @@ class Conductor:
                 self._note_death(self._lives[word.name])
             for name, life in self._lives.items():
                 if life.due_s is not None and life.due_s <= self._clock.monotonic():
-                    tell(
-                        logging.ERROR,
-                        "worker.replaced",
-                        f"The thread {name} had died and is started again",
-                        thread=name,
-                    )
+                    sentence = f"The thread {name} had died and is started again"
+                    self._repeats.tell(logging.ERROR, "worker.replaced", sentence, kind=name, thread=name)
                     self._start(name)
             self._vigil.look(self._dying())
 
@@ -129,7 +127,7 @@ class Conductor:
         life = self._lives[name]
         life.began_s, life.due_s = self._clock.monotonic(), None
         life.pulse.beat("starting")
-        worker = Worker(name, life.run, lambda dead: self._inbox.put(_Died(dead)))
+        worker = Worker(name, life.run, lambda dead: self._inbox.put(_Died(dead)), self._repeats)
         try:
             worker.start()
         except RuntimeError:  # the system gives no more threads now

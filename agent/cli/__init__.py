@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,22 +37,22 @@ from storage.errors import ChoiceUnclear, CodedError, OutboxError, OutboxLocked,
 
 __all__ = ["FOUND", "INTERRUPTED", "RUNNING", "UNUSABLE", "cli", "main"]
 WATCH_S = 1.0
+LOADED_WHEN_SAID = ("migrate", "outbox")
 
 
 class _Words(click.Group):
-    """Words that have words of their own behind them are loaded when they are said: the agent holds none of that."""
+    """Words with files of their own are loaded when they are said: the agent holds none of that."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All of them."""
-        return sorted([*super().list_commands(ctx), "outbox"])
+        return sorted([*super().list_commands(ctx), *LOADED_WHEN_SAID])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The one that was said."""
-        if cmd_name != "outbox":
+        if cmd_name not in LOADED_WHEN_SAID:
             return super().get_command(ctx, cmd_name)
-        from agent.cli.outbox import outbox
-
-        return outbox
+        found: click.Command = getattr(import_module(f"agent.cli.{cmd_name}"), cmd_name)
+        return found
 
 
 @click.group(cls=_Words, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
