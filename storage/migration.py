@@ -21,7 +21,7 @@ from storage.lock import DirectoryLock, holder
 from storage.outbox import FILE_NAME, Outbox
 from storage.schema import VERSION, columns_in, has_shape, identify, rewritten_from
 from storage.traces import shm_of, without_traces
-from storage.wal import has_wal
+from storage.wal import has_frames
 
 # A row that is written goes into the WAL, and from there into the file, where it may have no place yet; pages are
 # seldom full. The tables' definitions and the books are some pages, whatever is in them.
@@ -110,9 +110,18 @@ def _look(directory: Path, process: str | None) -> Outlook:
 
 
 def _read(path: Path, process: str | None) -> Outlook:
-    is_ours = process is None
-    alone, keeps_index = is_ours and not has_wal(path), is_ours and shm_of(path).exists()
-    with closing(connect_readonly(path, alone=alone, keeps_index=keeps_index)) as sql:
+    if process is not None:
+        return _told(path, process)
+    if not has_frames(path):
+        return _told(path, process, alone=True)
+    try:
+        return _told(path, process, keeps_index=shm_of(path).exists())
+    except OutboxInaccessible:  # a WAL of which SQLite cannot make head or tail without an index of its own
+        return _told(path, process)
+
+
+def _told(path: Path, process: str | None, **how: bool) -> Outlook:
+    with closing(connect_readonly(path, **how)) as sql:
         version = identify(sql, path)
         if version == 0:
             return Outlook(path, process)
