@@ -11,7 +11,7 @@ from agent.breaker import Breaker
 from agent.clock import Clock
 from agent.cost import Cost, Load, Spent
 from agent.errors import DatabaseAway, ServerStrained, SourceError
-from agent.logs import tell
+from agent.repeats import Repeats
 from agent.sources import Source
 from agent.status import Scoreboard
 from agent.watch import Watch
@@ -22,7 +22,7 @@ class Burden:
 
     def __init__(self, name: str, watch: Watch, board: Scoreboard, clock: Clock) -> None:
         self._name, self._watch, self._board, self._clock = name, watch, board, clock
-        self._breaker = Breaker()
+        self._breaker, self._repeats = Breaker(), Repeats(clock.monotonic)
         self._look, self._load = Cost(), Load()
         self._began_s = clock.monotonic()
         self._is_measuring = False
@@ -68,9 +68,12 @@ class Burden:
         pace_s, note = self._watch.pace_s, self._note()
         self._board.report(self._name, spent=Spent(self._look, self._load, pace_s, note))
         if note and not self._is_stretched:
-            tell(logging.WARNING, "budget.stretched", f"From now on {note}", watch=self._name, seconds=pace_s)
+            self._repeats.tell(
+                logging.WARNING, "budget.stretched", f"From now on {note}", watch=self._name, seconds=pace_s
+            )
         elif self._is_stretched and not note:
-            tell(logging.INFO, "budget.kept", f"Looks come every {pace_s:g} s again", watch=self._name, seconds=pace_s)
+            sentence = f"Looks come every {pace_s:g} s again"
+            self._repeats.tell(logging.INFO, "budget.kept", sentence, watch=self._name, seconds=pace_s)
         self._is_stretched = bool(note)
 
     def _end(self, source: Source, *, counts: bool) -> None:

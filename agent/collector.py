@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from agent import body, canary
 from agent.commands import Result
-from agent.logs import tell
 from agent.record import to_wire
+from agent.repeats import Repeats
 from agent.sinks import COMMAND_RESULT, QUERIES
 from agent.sources import Reading
 from storage.envelope import Change, Draft, Gap
@@ -39,8 +41,18 @@ class _Turn:
 class Collector:
     """Gathers one turn of one watch and saves it in one transaction. One thread uses it."""
 
-    def __init__(self, outbox: Outbox, watch: str, *, batch_max_records: int, batch_max_bytes: int) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        watch: str,
+        *,
+        batch_max_records: int,
+        batch_max_bytes: int,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`now_s`: monotonic seconds, by which gaps that come again and again are told less often."""
         self._outbox = outbox
+        self._repeats = Repeats(now_s)
         self._watch = watch
         self._max_records, self._max_bytes = batch_max_records, batch_max_bytes
         self._turn = _Turn()
@@ -95,7 +107,9 @@ class Collector:
         for gap in turn.gaps:
             count = "an unknown number of" if gap.estimate is None else f"about {gap.estimate:,}"
             sentence = f"A gap: {count} slow queries were lost at the database ({gap.reason}: {gap.detail})"
-            tell(logging.WARNING, "gap.recorded", sentence, watch=gap.source, since=gap.since, until=gap.until)
+            fields = {"watch": gap.source, "since": gap.since, "until": gap.until}
+            self._repeats.tell(logging.WARNING, "gap.recorded", sentence, kind=f"{gap.source} {gap.reason}", **fields)
+        self._repeats.remind()
 
     def drop(self) -> None:
         """Forgets the turn; the source is read again from the saved bookmark."""

@@ -15,6 +15,7 @@ from agent.heartbeat import Heartbeat
 from agent.logs import tell
 from agent.pulse import Pulse, Stuck
 from agent.renewal import Renewed
+from agent.repeats import Repeats
 from agent.signals import Reload
 from agent.status_door import StatusDoor
 from agent.vigil import Vigil
@@ -97,6 +98,7 @@ class Conductor:
         self._inbox: Inbox = queue.SimpleQueue() if inbox is None else inbox
         runners: tuple[WatchLoop | Flusher | Heartbeat | StatusDoor, ...] = (*watches, flusher, heartbeat, door)
         self._close_by_s = 0.0
+        self._repeats = Repeats(clock.monotonic)
         self._lives = {runner.pulse.thread: _Life(runner.run, runner.pulse) for runner in runners}
 
     def stop(self) -> None:
@@ -118,12 +120,8 @@ class Conductor:
                 self._note_death(word.life)
             for name, life in self._lives.items():
                 if life.due_s is not None and life.due_s <= self._clock.monotonic():
-                    tell(
-                        logging.ERROR,
-                        "worker.replaced",
-                        f"The thread {name} had died and is started again",
-                        thread=name,
-                    )
+                    sentence = f"The thread {name} had died and is started again"
+                    self._repeats.tell(logging.ERROR, "worker.replaced", sentence, kind=name, thread=name)
                     self._start(name)
             self._vigil.look(self._dying())
 
@@ -145,7 +143,7 @@ class Conductor:
         life = self._lives[name]
         life.began_s, life.due_s = self._clock.monotonic(), None
         life.pulse.beat("starting")
-        worker = Worker(name, life.run, lambda _: self._inbox.put(_Died(life)))
+        worker = Worker(name, life.run, lambda _: self._inbox.put(_Died(life)), self._repeats)
         try:
             worker.start()
         except RuntimeError:  # the system gives no more threads now

@@ -15,9 +15,9 @@ from agent.backoff import DELIVERY_CAP_S
 from agent.clock import Clock
 from agent.delivery import Delivered, Hold, Retry
 from agent.lane import Act, Decision, Lane
-from agent.logs import tell
 from agent.news import News
 from agent.pulse import Pulse
+from agent.repeats import Repeats
 from agent.sinks import COMMAND_RESULT, QUERIES, TOPICS, Sink
 from agent.status import LinkStatus, Scoreboard
 from agent.transport import TOTAL_TIMEOUT_S
@@ -74,6 +74,7 @@ class Flusher:
         self._outbox, self._sink, self._board, self._clock = outbox, sink, board, clock
         self._lanes = {topic: Lane(hold_s=hold_s, rng=rng, cap_s=cap_s) for topic in TOPICS}
         self._news = {key: News(about, clock) for key, about in _NEWS_ABOUT.items()}
+        self._repeats = Repeats(clock.monotonic)
         self._woken = threading.Event()
         self._stop_at_s: float | None = None
         self._unsettled: _Unsettled | None = None
@@ -123,6 +124,7 @@ class Flusher:
             self._report(_OUTBOX, error)
             return FAILED_OUTBOX_PAUSE_S
         self._report(_OUTBOX, None)
+        self._repeats.remind()
         return wait_s
 
     def _step(self) -> float | None:
@@ -173,7 +175,7 @@ class Flusher:
                 envelope = replace(envelope, doubtful=True)
             self._carry_out(envelope, decision, delivered=self._unsettled.delivered)
         except EnvelopeGone as error:
-            tell(logging.INFO, "delivery.gone", str(error), seq=envelope.seq)
+            self._repeats.tell(logging.INFO, "delivery.gone", str(error), seq=envelope.seq)
         self._unsettled = None
 
     def _carry_out(self, envelope: Envelope, decision: Decision, *, delivered: int) -> None:
@@ -182,17 +184,12 @@ class Flusher:
             self._report(envelope.topic, None)
             self._look_for_canaries(envelope)
             if delivered < envelope.records:
-                skipped = envelope.records - delivered
-                tell(
-                    logging.WARNING,
-                    "delivery.partial",
-                    "The backend left out records",
-                    seq=envelope.seq,
-                    records=skipped,
-                )
+                skipped, sentence = envelope.records - delivered, "The backend left out records"
+                self._repeats.tell(logging.WARNING, "delivery.partial", sentence, seq=envelope.seq, records=skipped)
         elif decision.act is Act.PARK:
             self._outbox.park(envelope, decision.reason)
-            tell(logging.WARNING, "delivery.parked", f"A record was parked: {decision.reason}", seq=envelope.seq)
+            sentence = f"A record was parked: {decision.reason}"
+            self._repeats.tell(logging.WARNING, "delivery.parked", sentence, kind=decision.reason, seq=envelope.seq)
         elif decision.act is Act.SPLIT:
             (first, first_body), (second, second_body) = body.halves(envelope.body)
             self._outbox.split(
@@ -212,13 +209,12 @@ class Flusher:
                     self._board.has_accepted(name, now)
 
     def _report(self, about: str, error: CodedError | None) -> None:
-        if error is None and about not in self._errors:
-            return
-        if error is None:
-            del self._errors[about]
-        else:
+        if error is not None:
             self._errors[about] = error.bare()
             self._news[about].wrong(error)
+        elif self._errors.pop(about, None) is None:
+            self._news[about].right()
+            return
         now = self.error
         self._board.delivery = LinkStatus(error=str(now) if now else None)
         if error is None:

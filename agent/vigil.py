@@ -10,8 +10,8 @@ import logging
 from collections.abc import Sequence
 
 from agent.clock import Clock
-from agent.logs import tell
 from agent.pulse import PACE_S, SLACK_S, Pulse, Rounds, Stuck, is_watch
+from agent.repeats import Repeats
 from agent.sd_notify import SdNotify
 from agent.status import Scoreboard
 
@@ -37,6 +37,7 @@ class Vigil:
         self._rounds = Rounds(pulses, slack_s=slack_s, pace_s=self.pace_s)
         self._watches = {pulse.thread for pulse in pulses if is_watch(pulse.thread)}
         self._told: dict[str, Stuck] = {}
+        self._repeats = Repeats(clock.monotonic)
         self._is_ready = False
         self._tick_due_s = float("-inf")
 
@@ -73,10 +74,12 @@ class Vigil:
             if now.get(thread) != before:
                 seconds = round(now_s - before.since_s)
                 sentence = f"The thread {thread} goes on after {seconds} s of {before.doing}"
-                tell(logging.INFO, "thread.unstuck", sentence, thread=thread, doing=before.doing, seconds=seconds)
+                told = {"thread": thread, "doing": before.doing, "seconds": seconds}
+                self._repeats.tell(logging.INFO, "thread.unstuck", sentence, kind=thread, **told)
         for thread, each in now.items():
             if self._told.get(thread) != each:
                 sentence = f"The thread {thread} is stuck: {each.lasting(now_s)}"
                 seconds = round(now_s - each.since_s)
-                tell(logging.ERROR, "thread.stuck", sentence, thread=thread, doing=each.doing, seconds=seconds)
+                told = {"thread": thread, "doing": each.doing, "seconds": seconds}
+                self._repeats.tell(logging.ERROR, "thread.stuck", sentence, kind=f"{thread} {each.doing}", **told)
         self._told = now

@@ -22,6 +22,7 @@ from agent.logs import tell
 from agent.machine import PAUSED, RECONNECTING
 from agent.news import News
 from agent.pulse import Pulse
+from agent.repeats import Repeats
 from agent.sources import READING, Source
 from agent.status import Scoreboard
 from agent.watch import Watch
@@ -78,6 +79,7 @@ class WatchLoop:
         self._watch, self._collector, self._desk = parts.watch, parts.collector, parts.desk
         self._source = parts.source
         self._news = News("collection", parts.clock, watch=parts.name)
+        self._repeats = Repeats(parts.clock.monotonic)
         self._burden = Burden(parts.name, parts.watch, parts.board, parts.clock)
         self._later: list[Command] = []
         self._stopping = False
@@ -273,7 +275,9 @@ class WatchLoop:
             source = self._desk.carry_out(command)
         except OutboxError as error:
             sentence = f"Command {command.word} waits: {error}"
-            tell(logging.WARNING, "command.postponed", sentence, id=command.id, watch=self.name)
+            self._repeats.tell(
+                logging.WARNING, "command.postponed", sentence, kind=command.word, id=command.id, watch=self.name
+            )
             self._forget_commands()
             return False
         if source is not None:

@@ -28,6 +28,7 @@ from agent.heartbeat import Heartbeat
 from agent.logs import tell
 from agent.pulse import PACE_S, SLACK_S, Pulse, thread_of
 from agent.reconfigure import Reconfiguration
+from agent.repeats import Repeats
 from agent.sd_notify import SdNotify, from_environment
 from agent.sinks import QUERIES, TOPICS, Sink
 from agent.sinks.http import HttpSink
@@ -135,7 +136,7 @@ def build(config: Config, layers: Layers, parts: Parts | None = None) -> Agent:
             describe=describe,
             on_books=_books_to(board),
             on_gaps=board.has_lost,
-            on_loss=lambda sentence: tell(logging.ERROR, "outbox.damaged", sentence),
+            on_loss=_losses_told(parts.clock),
         )
     except BaseException:
         if parts.lock is None:
@@ -227,7 +228,11 @@ def _watch_loop(own: WatchConfig, common: _Common, inbox: queue.SimpleQueue[Word
             watch=watch,
             source=common.parts.sources.get(name) or make_source(common.config, name, clock, pulse),
             collector=Collector(
-                outbox, name, batch_max_records=batch.batch_max_records, batch_max_bytes=batch.batch_max_bytes
+                outbox,
+                name,
+                batch_max_records=batch.batch_max_records,
+                batch_max_bytes=batch.batch_max_bytes,
+                now_s=clock.monotonic,
             ),
             desk=desk,
             outbox=outbox,
@@ -265,6 +270,15 @@ def make_transport(
         read_timeout_s=read_timeout_s,
         total_timeout_s=total_timeout_s,
     )
+
+
+def _losses_told(clock: Clock) -> Callable[[str], None]:
+    repeats = Repeats(clock.monotonic)
+
+    def say(sentence: str) -> None:
+        repeats.tell(logging.ERROR, "outbox.damaged", sentence)
+
+    return say
 
 
 def _books_to(board: Scoreboard) -> Callable[[str, Tally], None]:

@@ -55,12 +55,13 @@ def connect(path: Path) -> sqlite3.Connection:
     return _patient(connection, path)
 
 
-def connect_readonly(path: Path, *, alone: bool = False) -> sqlite3.Connection:
+def connect_readonly(path: Path, *, alone: bool = False, keeps_index: bool = False) -> sqlite3.Connection:
     """Opens `path` for looking only, beside a running writer. Raises OutboxInaccessible.
 
     `alone`: nobody writes it and no WAL with content is beside it; then nothing is made beside it either.
+    `keeps_index`: nobody writes it, and the index of its WAL stays as its last writer has left it.
     """
-    options = "mode=ro&immutable=1" if alone else "mode=ro"
+    options = "mode=ro&immutable=1" if alone else "mode=ro&readonly_shm=1" if keeps_index else "mode=ro"
     try:
         connection = sqlite3.connect(f"file:{quote(os.fsencode(path))}?{options}", uri=True, isolation_level=None)
     except sqlite3.Error as error:

@@ -3,11 +3,10 @@ damaged one. Changes nothing in it, and leaves nothing beside it."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,10 +21,11 @@ from storage.errors import OutboxDamaged, OutboxForeign, OutboxFull, OutboxInacc
 from storage.findings import Describe, mended
 from storage.high_water import FILE_NAME as MARK_NAME
 from storage.high_water import newest
-from storage.lock import holder, unless_held
+from storage.lock import holder
 from storage.outbox_file import FILE_NAME
 from storage.salvage import Report, salvage
 from storage.schema import GUARDED, identify, installation_of
+from storage.traces import without_traces
 from storage.wal import bytes_with_wal, wal_of
 
 _ALL = -1
@@ -96,7 +96,7 @@ class OutboxReader(Closable):
             return _connected(stack, self.path)
         if self.agent is not None:
             return stack.enter_context(closing(self._snapshot(stack)))
-        stack.callback(_tidy, [each for each in _companions(self.path) if not each.exists()])
+        stack.enter_context(without_traces(self.path))
         try:
             wrong = self._diagnosed(self.path)
             if wrong is None:
@@ -260,15 +260,3 @@ def _connected(stack: ExitStack, path: Path) -> sqlite3.Connection:
     except STATEMENT_ERRORS as error:
         raise explain(error) from error
     return connection
-
-
-def _companions(path: Path) -> Sequence[Path]:
-    return wal_of(path), path.with_name(f"{path.name}-shm")
-
-
-def _tidy(made: Sequence[Path]) -> None:
-    """Removes what SQLite has made beside a file that was only read, unless an agent has begun to work on it."""
-    for each in made:
-        with unless_held(each.parent) as is_ours, suppress(OSError):
-            if is_ours and (each.stat().st_size == 0 or each.name.endswith("-shm")):
-                os.unlink(each)

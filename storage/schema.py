@@ -177,6 +177,16 @@ def has_shape(connection: sqlite3.Connection, version: int) -> bool:
     return all(columns_of(connection, table) == columns_in(version, table) for table in COLUMNS)
 
 
+def rewritten_from(version: int) -> tuple[str, ...]:
+    """The tables whose rows a migration of that format writes anew; the envelopes are never among them.
+
+    What carried a checksum before keeps it: a new one would vouch for what was damaged meanwhile.
+    """
+    if version == VERSION:
+        return ()
+    return ("gap",) if version >= GUARDED else ("tally", "gap", "bookmark", "note", "mark")
+
+
 def migrate(connection: sqlite3.Connection, version: int, installation: str | None = None) -> None:
     """Brings a file of `version` (0: new) to VERSION in one transaction: wholly or not at all.
 
@@ -189,8 +199,7 @@ def migrate(connection: sqlite3.Connection, version: int, installation: str | No
         for step in _STEPS[version:]:
             for statement in step:
                 connection.execute(statement)
-        # What carried a checksum before keeps it: a new one would vouch for what was damaged meanwhile.
-        _guard(connection, ("gap",) if version >= GUARDED else ("tally", "gap", "bookmark", "note", "mark"))
+        _guard(connection, rewritten_from(version))
         if version == 0:
             # A name for this installation, so that the keys of two installations can never be the same.
             name = (INSTALLATION, installation or secrets.token_hex(8))

@@ -10,6 +10,7 @@ from storage.connection import PAGE_BYTES
 from storage.errors import OutboxBroken
 
 _CHUNK_BYTES = 1_048_576
+_MAGIC, _HEAD_BYTES = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83"), 32
 
 
 def wal_of(path: Path) -> Path:
@@ -21,6 +22,16 @@ def has_wal(path: Path) -> bool:
     """Whether there is a WAL with content beside a database file."""
     wal = wal_of(path)
     return wal.exists() and wal.stat().st_size > 0
+
+
+def has_frames(path: Path) -> bool:
+    """Whether there is a WAL beside a database file in which SQLite would look for pages."""
+    try:
+        with wal_of(path).open("rb") as file:
+            head = file.read(_HEAD_BYTES + 1)
+    except FileNotFoundError:
+        return False
+    return len(head) > _HEAD_BYTES and head.startswith(_MAGIC)
 
 
 def write_through(path: Path) -> None:

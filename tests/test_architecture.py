@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "agent",  # __init__: the version
         *("agent.errors", "agent.clock", "agent.cost", "agent.config", "agent.news"),
-        *("agent.logs", "agent.log_queue", "agent.journal"),
+        *("agent.logs", "agent.log_queue", "agent.journal", "agent.reminder", "agent.repeats"),
         *("agent.pulse", "agent.losses", "agent.status", "agent.thrift", "agent.certificates", "agent.canary"),
         *("agent.finding", "agent.skew", "agent.preparation"),
         *("agent.record", "agent.redact", "agent.body", "agent.backoff", "agent.commands", "agent.parquet"),

@@ -33,7 +33,7 @@ from storage.errors import ChoiceUnclear, CodedError, OutboxError, OutboxLocked,
 
 __all__ = ["FOUND", "INTERRUPTED", "RUNNING", "UNUSABLE", "cli", "main"]
 WATCH_S = 1.0
-_SAID_SELDOM = ("commands", "doctor", "init", "outbox", "register")  # each in a module of its name
+_SAID_SELDOM = ("commands", "doctor", "init", "migrate", "outbox", "register")  # each in a module of its name
 
 
 class _Words(click.Group):

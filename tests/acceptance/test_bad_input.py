@@ -8,6 +8,8 @@ import json
 import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -109,15 +111,35 @@ def test_an_outbox_of_another_program_is_left_alone(tmp_path: Path) -> None:
     assert (data / FILE_NAME).read_bytes() == before
 
 
-def test_an_outbox_of_a_newer_agent_is_left_alone(tmp_path: Path, stub: StubBackend) -> None:
-    path = write(tmp_path, nothing_there())
+def replayed(*words: object) -> tuple[int, list[str]]:
+    """As `refused`, of scripts/replay.py."""
+    script = Path(__file__).parents[2] / "scripts" / "replay.py"
+    done = subprocess.run([sys.executable, script, *map(str, words)], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.returncode, done.stderr.splitlines()
+
+
+def test_an_outbox_of_a_newer_agent_is_refused_by_every_word_and_left_alone(tmp_path: Path) -> None:
+    path, data = write(tmp_path, nothing_there()), tmp_path / "data"
     assert refused("--config", path, "once")[0] == 1
-    with closing(sqlite3.connect(tmp_path / "data" / FILE_NAME)) as outbox:
+    with closing(sqlite3.connect(data / FILE_NAME)) as outbox:
         outbox.execute("ALTER TABLE envelope ADD COLUMN zone TEXT")  # as a newer agent does; else it were a damage
         outbox.execute("PRAGMA user_version=99")
-    for words in (["run"], ["once", "--dry-run"]):
-        code, [line] = refused("--config", path, *words)
-        assert (code, line.startswith("[OB-02] ")) == (2, True)
+    before = {each.name: each.read_bytes() for each in data.iterdir() if each.name != "agent.lock"}
+    answers = {
+        " ".join(words): refused("--config", path, *words)
+        for words in (
+            *(["run"], ["once"], ["once", "--dry-run"], ["status"], ["audit"], ["migrate"], ["migrate", "--check"]),
+            *(["outbox", "ls"], ["outbox", "retry", "--all"], ["outbox", "vacuum"]),
+        )
+    }
+    there = ("--backend-url", "http://127.0.0.1:1", "--api-key", KEY_SECRET, "--collector-id", 1)
+    for words in (["--dry-run", *there], ["--export", tmp_path / "x.jsonl.gz"], ["--ack", *there], there):
+        answers[f"replay {words[0]}"] = replayed(data, *words)
+    assert {name: (code, [line[:8] for line in lines]) for name, (code, lines) in answers.items()} == dict.fromkeys(
+        answers, (2, ["[OB-02] "])
+    )
+    assert {each.name: each.read_bytes() for each in data.iterdir() if each.name != "agent.lock"} == before
 
 
 def test_a_data_dir_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:

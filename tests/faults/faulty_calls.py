@@ -19,8 +19,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from storage.bodies import describe
 from storage.envelope import Draft, Envelope
 from storage.errors import OutboxError
+from storage.migration import migrate
 from storage.outbox import FILE_NAME, Outbox
 from tests.faults.looks import BOOKMARK, TOPICS, Look, body, change, halves, opened
 from tests.faults.old_format import FORMATS, outbox_of_format
@@ -106,6 +108,11 @@ def _files(directory: Path) -> Image:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
+def migrated(directory: Path) -> None:
+    """As the word `migrate` does it."""
+    migrate(directory, describe, lambda _: None)
+
+
 def old(version: int) -> Callable[[Path], Base]:
     """An outbox of that format."""
     return lambda _: outbox_of_format(version, is_closed=True)
@@ -113,12 +120,13 @@ def old(version: int) -> Callable[[Path], Base]:
 
 @dataclass(frozen=True)
 class Operation:
-    """`act` happens on the opened outbox in `base`; None: it is the opening itself."""
+    """`act` happens on the opened outbox in `base`; None: it is the opening itself, and `word` what is said before."""
 
     base: Callable[[Path], Base]
     act: Callable[[Outbox], None] | None = None
     wal_pages: int = 0  # so much is in the WAL before
     behind: str = ""  # only calls after the first of this kind are tried
+    word: Callable[[Path], object] = lambda _: None
 
     def begin(self, directory: Path, image: Image) -> Outbox | None:
         """Everything before."""
@@ -132,6 +140,7 @@ class Operation:
     def do(self, directory: Path, outbox: Outbox | None) -> Outbox:
         """What shall fail. Gives the outbox it has made or used."""
         if outbox is None or self.act is None:
+            self.word(directory)
             return opened(directory)
         self.act(outbox)
         return outbox
@@ -147,6 +156,7 @@ OPERATIONS = {
     "creation": Operation(nothing),
     "start": Operation(left),
     **{f"migration of format {version}": Operation(old(version)) for version in FORMATS},
+    **{f"`migrate` of format {version}": Operation(old(version), word=migrated) for version in FORMATS},
 }
 
 

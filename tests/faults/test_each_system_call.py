@@ -29,7 +29,7 @@ from tests.faults.power_cuts import start
 PROGRAM = "tests.faults.faulty_calls"
 CHANGES = ["commit", "accept", "park", "split"]
 STARTS = ["creation", "start"]
-MIGRATIONS = [f"migration of format {earlier}" for earlier in FORMATS]
+MIGRATIONS = [f"{what} of format {earlier}" for what in ("migration", "`migrate`") for earlier in FORMATS]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What could go wrong: a thread dies and nobody knows, a normal end is taken for a death, or that of one which was left
-behind; waiting has no limit."""
+behind; waiting has no limit; one that dies all day fills the log with its tracebacks.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +11,10 @@ from collections.abc import Callable
 import pytest
 
 from agent.pulse import LeftBehind
+from agent.reminder import FIRST_S
+from agent.repeats import SAID, Repeats
 from agent.worker import Worker
+from tests.fakes.clock import ManualClock
 
 WAIT_S = 10.0
 
@@ -55,3 +59,24 @@ def test_waiting_for_a_thread_that_hangs_ends_in_time_and_the_thread_holds_up_no
     assert [thread.daemon for thread in threading.enumerate() if thread.name == "one"] == [True]
     hang.set()
     assert worker.join(WAIT_S)
+
+
+def test_one_that_dies_again_and_again_is_told_a_few_times_and_each_kind_of_defect(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = ManualClock()
+    repeats = Repeats(clock.monotonic)
+    errors: list[type[Exception]] = [ZeroDivisionError] * 101 + [ValueError]
+    for error in errors:
+
+        def die(error: type[Exception] = error) -> None:
+            raise error
+
+        worker = Worker("one", die, lambda _: None, repeats)
+        worker.start()
+        assert worker.join(WAIT_S)
+        clock.turn(FIRST_S / 100)
+    kinds = [line.exc_info[0] for line in caplog.records if line.exc_info]
+    assert kinds == [ZeroDivisionError] * (SAID + 1) + [ValueError]
+    told = [line.__dict__["fields"] for line in caplog.records]
+    assert told == [{}] * SAID + [{"times": 101 - SAID}, {}]
