@@ -214,7 +214,7 @@ def test_what_comes_beyond_the_ration_waits_and_comes_through_later(rig: Rig, ca
     assert [number for number, _ in told(rig)] == list(range(60))
     assert events(caplog).count("command.flood") == 1
     assert steps(rig).count((LEFT, 60)) == 1
-    rig.clock.turn(120)
+    rig.clock.turn(2 * REFILL_S)
     for command in flood:
         rig.desk.carry_out(command)
     assert [number for number, _ in told(rig)] == list(range(62))
