@@ -20,6 +20,7 @@ from agent.command_desk import PAUSED_NOTE, TOLD_AGAIN_S, is_paused
 from agent.command_log import ANSWERED, LEFT, RECEIVED
 from agent.commands import TOO_LARGE, Command, parse
 from agent.errors import LoginRefused
+from agent.ration import REFILL_S
 from agent.sinks import COMMAND_RESULT
 from storage.errors import OutboxFull
 from tests.fakes.manual import Rig
