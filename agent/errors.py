@@ -116,6 +116,13 @@ class DatabaseUntrusted(SetupError):
     remedy = "Check db_config tls (mode, ca, verify) and the server's certificate; the agent tries again by itself."
 
 
+class DatabasePlain(SetupError):
+    """What goes to the database and comes from it is not encrypted."""
+
+    code = "DB-07"
+    remedy = "Switch TLS on at the server, and demand it with db_config tls.mode require."
+
+
 class SlowLogNotGranted(SetupError):
     """The user may not read mysql.slow_log."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from agent.clock import Clock
-from agent.errors import SourceError
-from agent.finding import Finding, wrong
+from agent.errors import DatabasePlain, SourceError
+from agent.finding import Finding, hint, right, wrong
+from agent.here import is_here
 from agent.skew import compared_times
 
 
@@ -25,6 +26,10 @@ def compared_clock(ask: Callable[[], float], clock: Clock) -> Finding:
     return compared_times(theirs_s, (before_s + clock.unix()) / 2)
 
 
-def over(tls: str | None) -> str:
-    """How a connection is encrypted, in words."""
-    return f"over {tls}" if tls else "without TLS"
+def encryption(host: str, tls: str | None) -> Finding:
+    """How the connection to `host` is encrypted; `tls`: the version of TLS that is spoken."""
+    if tls:
+        return right("encryption", tls)
+    if is_here(host):
+        return right("encryption", "none, and what is said does not leave this host")
+    return hint("encryption", DatabasePlain())

@@ -11,7 +11,7 @@ from agent.clock import Clock
 from agent.errors import RotationRefused, SlowLogLarge, SlowLogNarrow, SlowLogOff, SourceError
 from agent.finding import Finding, hint, right, skipped, wrong
 from agent.sources import SourceSettings
-from agent.sources._examination import compared_clock, over, tried
+from agent.sources._examination import compared_clock, encryption, tried
 from agent.sources._mysql_session import Session
 from agent.sources._slow_log_place import OLD
 from agent.sources._slow_log_rotation import holds_rows
@@ -50,7 +50,8 @@ def examine(settings: SourceSettings, tables: Tables, clock: Clock) -> Iterator[
         yield skipped("slow log", "the database has to be reached first")
         return
     took_ms = (clock.monotonic() - began_s) * 1_000
-    yield right("login", f"{_name(variables)} takes {who.decode()} {over(_text(tls))}, in {took_ms:.0f} ms")
+    yield right("login", f"{_name(variables)} takes {who.decode()}, in {took_ms:.0f} ms")
+    yield encryption(settings.db.host, _text(tls))
     yield from tried("clock", lambda: compared_clock(lambda: float(session.rows(_NOW)[0][0]), clock))
     yield from _switches(variables)
     yield from _filters(session, variables)

@@ -18,14 +18,14 @@ from agent.errors import (
 )
 from agent.finding import Finding, hint, right, skipped, wrong
 from agent.sources import SourceSettings
-from agent.sources._examination import compared_clock, over, tried
+from agent.sources._examination import compared_clock, encryption, tried
 from agent.sources._postgres_session import MARKER, Session
 from agent.sources._statement_queries import Shape, shape_of
 
 _WHO = f"""
-    SELECT {MARKER} current_setting('server_version'), current_user, current_database(),
-        (SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid())
+    SELECT {MARKER} current_setting('server_version'), current_user, current_database()
 """
+_TLS = f"SELECT {MARKER} (SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid())"
 _NOW = f"SELECT {MARKER} extract(epoch FROM clock_timestamp())::float8"
 # Not current_setting(): what is only written in the configuration of a server that has not loaded it is found there.
 _SETTINGS = f"""
@@ -60,6 +60,7 @@ def examine(settings: SourceSettings, connect: Callable[[], Session], clock: Clo
     try:
         took_ms = (clock.monotonic() - began_s) * 1_000
         yield from tried("login", lambda: _login(session, took_ms))
+        yield from tried("encryption", lambda: encryption(settings.db.host, session.rows(_TLS)[0][0]))
         yield from tried("clock", lambda: compared_clock(lambda: float(session.rows(_NOW)[0][0]), clock))
         yield from _statements(session, settings)
     finally:
@@ -67,9 +68,8 @@ def examine(settings: SourceSettings, connect: Callable[[], Session], clock: Clo
 
 
 def _login(session: Session, took_ms: float) -> Finding:
-    ((version, user, database, tls),) = session.rows(_WHO)
-    who = f"PostgreSQL {version.split()[0]} takes {user} in database {database}"
-    return right("login", f"{who} {over(tls)}, in {took_ms:.0f} ms")
+    ((version, user, database),) = session.rows(_WHO)
+    return right("login", f"PostgreSQL {version.split()[0]} takes {user} in database {database}, in {took_ms:.0f} ms")
 
 
 def _statements(session: Session, settings: SourceSettings) -> Iterator[Finding]:

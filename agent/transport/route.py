@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from requests.utils import get_environ_proxies, select_proxy
 
-_LOCAL = "localhost"
+from agent.here import is_here
 
 
 def is_plain(url: str) -> bool:
     """Whether what goes to `url` leaves this host unencrypted."""
     parts = urlsplit(url)
-    return parts.scheme == "http" and not _is_here(parts.hostname or "")
-
-
-def _is_here(host: str) -> bool:
-    name = host.lower().rstrip(".")
-    if name == _LOCAL or name.endswith(f".{_LOCAL}"):  # RFC 6761: such a name never leaves the host
-        return True
-    try:
-        address = ip_address(name.partition("%")[0])
-    except ValueError:
-        return False
-    within = getattr(address, "ipv4_mapped", None) or address  # of ::ffff:127.0.0.1
-    return bool(within.is_loopback)
+    return parts.scheme == "http" and not is_here(parts.hostname or "")
 
 
 def proxies(url: str, proxy: str | None) -> Mapping[str, str]:

@@ -38,7 +38,8 @@ def test_a_server_that_is_fine_is_not_complained_of(server: WatchedPostgres) -> 
     server.slow_workload("apple", calls=2, sleep_s=0.02)
     found = examined("postgres", server.monitor(), min_exec_time_ms=10)
     assert verdicts(found) == {}
-    assert "takes monitoring in database postgres without TLS" in found["login"].sentence
+    assert "takes monitoring in database postgres" in found["login"].sentence
+    assert found["encryption"].sentence.startswith("none, ")
     assert found["track"].sentence == "all"
     slow, _, counted = found["slow statements"].sentence.split()[:3]
     assert int(slow) >= 1
