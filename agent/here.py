@@ -8,7 +8,9 @@ _LOCAL = "localhost"
 
 
 def is_here(host: str) -> bool:
-    """Whether what goes to `host` leaves this host never."""
+    """Whether what goes to `host` never leaves this one. A path is that of a socket."""
+    if host.startswith("/"):
+        return True
     name = host.lower().rstrip(".")
     if name == _LOCAL or name.endswith(f".{_LOCAL}"):  # RFC 6761: such a name never leaves the host
         return True

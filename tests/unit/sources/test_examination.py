@@ -24,6 +24,7 @@ from agent.sources._examination import encryption, tried
         ("localhost", None, ""),
         ("127.0.0.1", None, ""),
         ("::1", None, ""),
+        ("/var/run/postgresql", None, ""),
     ],
 )
 def test_a_connection_that_others_can_read(host: str, tls: str | None, code: str) -> None:
