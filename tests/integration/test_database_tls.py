@@ -1,4 +1,4 @@
-"""TLS to real databases: MariaDB, MySQL and each PostgreSQL, with real certificates.
+"""TLS to real databases: MariaDB, MySQL and PostgreSQL, with real certificates.
 
 What could go wrong: a mode is not what the server sees; a server that shows the certificate of somebody else, of
 another name or of last year is believed; one that offers no TLS is spoken to although it was demanded;
@@ -9,6 +9,7 @@ outage in the log.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +22,20 @@ from agent.config.schema import DbConfig
 from agent.errors import DatabaseUntrusted, LoginRefused, SourceError
 from agent.sources import SourceSettings, _mysql_session, _postgres_session
 from tests.servers.authority import Authorities, Pair
-from tests.servers.mariadb import MariaDBServer
-from tests.servers.mysql import MySQLServer
+from tests.servers.mariadb import MariaDBServer, MariaDBTemplate
+from tests.servers.mysql import MySQLServer, MySQLTemplate
 from tests.servers.postgres import WatchedPostgres
-from tests.servers.slow_log_server import SlowLogServer
+from tests.servers.slow_log_server import SlowLogServer, Template
 from tests.servers.tls import PostgresTls, SlowLogTls
-
-NO_TLS = {"mysql": ["--tls-version="], "mariadb": []}  # MariaDB 10.11 speaks it only when it is given a certificate
 
 
 class Shows(Protocol):
     def show(self, pair: Pair) -> None: ...
+
+
+class NoTls:
+    def show(self, pair: Pair) -> None:
+        raise AssertionError("it has none")
 
 
 @dataclass(frozen=True)
@@ -85,31 +89,63 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name)
 
 
-@pytest.fixture(scope="module", params=["mariadb", "mysql"])
-def slow_log_tls(request: pytest.FixtureRequest, authorities: Authorities) -> Iterator[Spoken]:
-    template = request.getfixturevalue(f"{request.param}_template")
-    make: type[SlowLogServer] = MariaDBServer if request.param == "mariadb" else MySQLServer
+def _slow_log(make: type[SlowLogServer], template: Template, known: Authorities) -> Iterator[Spoken]:
     server = make(template, long_query_time=10.0)
-    tls = SlowLogTls(server, authorities.good, authorities.theirs.ca)
+    tls = SlowLogTls(server, known.good, known.both_cas if make is MySQLServer else known.theirs.ca)
     with server:
-        yield Spoken(authorities, server, tls, server.monitor(), speak_mysql)
+        yield Spoken(known, server, tls, server.monitor(), speak_mysql)
 
 
-@pytest.fixture(scope="module", params=["postgres15", "postgres17", "postgres18"])
-def postgres_tls(request: pytest.FixtureRequest, authorities: Authorities) -> Iterator[Spoken]:
-    shared: WatchedPostgres = request.getfixturevalue(request.param)
-    with WatchedPostgres(shared.bin_dir) as server:
-        tls = PostgresTls(server, authorities.good, authorities.theirs.ca)
-        yield Spoken(authorities, server, tls, server.monitor(), speak_postgres)
+def _postgres(bin_dir: Path, known: Authorities) -> Iterator[Spoken]:
+    with WatchedPostgres(bin_dir) as server:
+        tls = PostgresTls(server, known.good, known.theirs.ca)
+        yield Spoken(known, server, tls, server.monitor(), speak_postgres)
 
 
-@pytest.fixture(params=["slow_log_tls", "postgres_tls"])
-def spoken(request: pytest.FixtureRequest) -> Spoken:
-    """Each of the five in turn, with a certificate for localhost that `ours` has signed."""
+@pytest.fixture(scope="module")
+def mariadb_tls(mariadb_template: MariaDBTemplate, authorities: Authorities) -> Iterator[Spoken]:
+    yield from _slow_log(MariaDBServer, mariadb_template, authorities)
+
+
+@pytest.fixture(scope="module")
+def mysql_tls(mysql_template: MySQLTemplate, authorities: Authorities) -> Iterator[Spoken]:
+    yield from _slow_log(MySQLServer, mysql_template, authorities)
+
+
+@pytest.fixture(scope="module")
+def postgres15_tls(postgres15: WatchedPostgres, authorities: Authorities) -> Iterator[Spoken]:
+    yield from _postgres(postgres15.bin_dir, authorities)
+
+
+@pytest.fixture(scope="module")
+def postgres17_tls(postgres17: WatchedPostgres, authorities: Authorities) -> Iterator[Spoken]:
+    yield from _postgres(postgres17.bin_dir, authorities)
+
+
+def _in_turn(request: pytest.FixtureRequest) -> Spoken:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Spoken)
     found.tls.show(found.known.good)
     return found
+
+
+SLOW_LOGS, POSTGRES = ["mariadb_tls", "mysql_tls"], ["postgres15_tls", "postgres17_tls"]
+
+
+@pytest.fixture(params=[*SLOW_LOGS, *POSTGRES])
+def spoken(request: pytest.FixtureRequest) -> Spoken:
+    """Each of the four in turn, with a certificate for localhost that `ours` has signed."""
+    return _in_turn(request)
+
+
+@pytest.fixture(params=SLOW_LOGS)
+def slow_log_tls(request: pytest.FixtureRequest) -> Spoken:
+    return _in_turn(request)
+
+
+@pytest.fixture(params=POSTGRES)
+def postgres_tls(request: pytest.FixtureRequest) -> Spoken:
+    return _in_turn(request)
 
 
 # -- what is said is what happens --------------------------------------------------------------------------------------
@@ -165,22 +201,39 @@ def test_a_file_that_has_gone_since_the_start_is_told(spoken: Spoken) -> None:
 # -- servers that have no TLS, or demand more --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flavour", ["mariadb", "mysql"])
-def test_a_slow_log_server_without_tls_is_refused_where_it_is_demanded(
-    request: pytest.FixtureRequest, flavour: str
+def test_a_mariadb_without_tls_is_refused_where_it_is_demanded(
+    mariadb_template: MariaDBTemplate, authorities: Authorities
 ) -> None:
-    template = request.getfixturevalue(f"{flavour}_template")
-    make: type[SlowLogServer] = MariaDBServer if flavour == "mariadb" else MySQLServer
-    with make(template, long_query_time=10.0, options=NO_TLS[flavour]) as server:
-        own = DbConfig.model_validate({**server.monitor(), "tls": {"mode": "require"}})
-        with pytest.raises(DatabaseUntrusted, match="offers no TLS"):
-            speak_mysql(own)
-        lax = DbConfig.model_validate({**server.monitor(), "tls": {}})
-        if flavour == "mariadb":
-            assert speak_mysql(lax) == ""  # control: it is there
-        else:
-            with pytest.raises(LoginRefused, match="needs TLS on the server"):
-                speak_mysql(lax)
+    with MariaDBServer(mariadb_template, long_query_time=10.0) as server:  # without a certificate it speaks none
+        plain = Spoken(authorities, server, NoTls(), server.monitor(), speak_mysql)
+        refused_without_tls(plain)
+
+
+def test_a_mysql_without_tls_is_refused_where_it_is_demanded(mysql_tls: Spoken) -> None:
+    tls = mysql_tls.tls
+    assert isinstance(tls, SlowLogTls)
+    assert mysql_tls.version() != ""  # without TLS it takes the password only from whom it has seen with TLS
+    tls.lose()
+    try:
+        refused_without_tls(mysql_tls)
+    finally:
+        tls.show(mysql_tls.known.good)
+
+
+def test_a_postgres_that_was_built_without_tls_is_refused_where_it_is_demanded(
+    postgres18: WatchedPostgres, authorities: Authorities
+) -> None:
+    """That of the wheel."""
+    plain = Spoken(authorities, postgres18, NoTls(), postgres18.monitor(), speak_postgres)
+    refused_without_tls(plain)
+
+
+def refused_without_tls(spoken: Spoken) -> None:
+    assert spoken.version() == ""  # control: it is there
+    for tls in ({"mode": "require"}, {"ca": str(spoken.known.ours.ca)}):
+        error = spoken.refusal(**tls)
+        told = re.search("offers no TLS|server does not support SSL", error.detail) is not None
+        assert (type(error), told) == (DatabaseUntrusted, True)
 
 
 def test_a_postgres_without_tls_is_refused_where_it_is_demanded(postgres_tls: Spoken) -> None:
@@ -188,25 +241,22 @@ def test_a_postgres_without_tls_is_refused_where_it_is_demanded(postgres_tls: Sp
     assert isinstance(tls, PostgresTls)
     tls.switch(on=False)
     try:
-        assert postgres_tls.version() == ""  # control: it is there
-        error = postgres_tls.refusal(mode="require")
-        assert (type(error), "server does not support SSL" in error.detail) == (DatabaseUntrusted, True)
-        assert type(postgres_tls.refusal(ca=str(postgres_tls.known.ours.ca))) is DatabaseUntrusted
+        refused_without_tls(postgres_tls)
     finally:
         tls.switch(on=True)
 
 
-def test_a_slow_log_server_that_demands_tls_is_told_as_such(
-    slow_log_tls: Spoken, request: pytest.FixtureRequest
-) -> None:
-    server = slow_log_tls.server
-    slow_log_tls.version()
-    server.execute("SET GLOBAL require_secure_transport=ON")
+def test_a_server_that_demands_tls_is_told_as_such(slow_log_tls: Spoken) -> None:
+    assert slow_log_tls.version() != ""
+    slow_log_tls.server.execute("SET GLOBAL require_secure_transport=ON")
     try:
         error = slow_log_tls.refusal(mode="disable")
-        assert (type(error), "demands TLS" in error.detail) == (DatabaseUntrusted, True), error
+        if isinstance(slow_log_tls.server, MySQLServer):
+            assert (type(error), "demands TLS" in error.detail) == (DatabaseUntrusted, True), error
+        else:
+            assert type(error) is LoginRefused, "MariaDB does not say why"
     finally:
-        server.execute("SET GLOBAL require_secure_transport=OFF")
+        slow_log_tls.server.execute("SET GLOBAL require_secure_transport=OFF")
 
 
 def test_a_client_certificate_is_shown_to_a_slow_log_server(slow_log_tls: Spoken) -> None:
@@ -217,8 +267,9 @@ def test_a_client_certificate_is_shown_to_a_slow_log_server(slow_log_tls: Spoken
         assert type(slow_log_tls.refusal(mode="require")) is LoginRefused
         assert slow_log_tls.version(mode="require", cert=str(pair.cert), key=str(pair.key)) != ""
         assert slow_log_tls.version(cert=str(pair.cert), key=str(pair.key)) != ""
-        stranger = slow_log_tls.known.good  # the server does not know who has signed it
-        assert isinstance(slow_log_tls.refusal(cert=str(stranger.cert), key=str(stranger.key)), SourceError)
+        if not isinstance(server, MySQLServer):
+            stranger = slow_log_tls.known.good  # MariaDB does not know who has signed it
+            assert isinstance(slow_log_tls.refusal(cert=str(stranger.cert), key=str(stranger.key)), SourceError)
     finally:
         server.execute("ALTER USER 'monitoring'@'%' REQUIRE NONE")
 
@@ -265,12 +316,17 @@ def test_what_the_environment_demanded_of_postgres_before_still_holds(
     postgres_tls: Spoken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = postgres_tls.known
+
+    def with_environment(**tls: Any) -> str:
+        with monkeypatch.context() as patch:
+            patch.setenv("PGSSLMODE", "verify-full")
+            patch.setenv("PGSSLROOTCERT", str(known.ours.ca))
+            return postgres_tls.version(**tls)
+
+    assert with_environment() != ""
+    postgres_tls.tls.show(known.of_another_name)
+    with pytest.raises(DatabaseUntrusted, match="does not match host name"):
+        with_environment()
+    assert with_environment(mode="prefer") != "", "what is said in the configuration wins"
     monkeypatch.setenv("PGSSLMODE", "verify-full")
     assert "root certificate file" in postgres_tls.refusal().detail
-    monkeypatch.setenv("PGSSLROOTCERT", str(known.ours.ca))
-    postgres_tls.tls.show(known.good)
-    assert postgres_tls.version() != ""
-    postgres_tls.tls.show(known.of_another_name)
-    assert type(postgres_tls.refusal()) is DatabaseUntrusted
-    assert postgres_tls.version(mode="prefer") != "", "what is said in the configuration wins"
-    postgres_tls.tls.show(known.good)

@@ -55,6 +55,8 @@ class Authorities:
 
     def __init__(self, directory: Path) -> None:
         self.ours, self.theirs = Authority(directory / "ours"), Authority(directory / "theirs")
+        self.both_cas = directory / "both.pem"
+        self.both_cas.write_bytes(self.ours.ca.read_bytes() + self.theirs.ca.read_bytes())
         self.good = self.ours.issue("good")
         self.expired = self.ours.issue("expired", days=EXPIRED)
         self.of_another_name = self.ours.issue("another", names=("DNS:other.example",))

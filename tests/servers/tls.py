@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import ssl
 import struct
 from pathlib import Path
+
+import pymysql
 
 from agent.dev.server_process import wait_until
 from tests.servers.authority import Pair
@@ -42,7 +45,7 @@ class _Files:
 
 
 class SlowLogTls:
-    """Of a MariaDB or MySQL that was not started yet."""
+    """Of a MariaDB or MySQL that was not started yet. `client_ca`: MySQL wants that of its own certificate in it."""
 
     def __init__(self, server: SlowLogServer, pair: Pair, client_ca: Path) -> None:
         self._server, self._files = server, _Files(server.directory, client_ca)
@@ -52,7 +55,20 @@ class SlowLogTls:
     def show(self, pair: Pair) -> None:
         """From now on new connections see this certificate."""
         self._files.put(pair)
-        self._server.execute("ALTER INSTANCE RELOAD TLS" if isinstance(self._server, MySQLServer) else "FLUSH SSL")
+        if not isinstance(self._server, MySQLServer):
+            self._server.execute("FLUSH SSL")
+            return
+        try:
+            self._server.execute("ALTER INSTANCE RELOAD TLS")
+        except pymysql.OperationalError:  # it does not reload one that has expired, but starts with it
+            self._server.restart()
+
+    def lose(self) -> None:
+        """A MySQL offers no TLS any more, until the next `show`: its key cannot be read."""
+        key = self._server.directory / NAMES["key"]
+        key.write_text("")
+        with contextlib.suppress(pymysql.OperationalError):
+            self._server.execute("ALTER INSTANCE RELOAD TLS NO ROLLBACK ON ERROR")
 
 
 class PostgresTls:
