@@ -42,6 +42,7 @@ def run_until_the_end(read: Read) -> None:
         _close(agent)
         signals.end_at_once()
         if conductor.is_to_stop(inbox):
+            logs.tell(logging.INFO, "agent.stopped", "Stopped")
             _leave(left)
             return
         now, event = newest(read, ended.renewed), "agent.reloaded"

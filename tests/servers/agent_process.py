@@ -1,4 +1,7 @@
-"""A real agent, `python -m agent`, as a child of the tests: its files, its words, its end."""
+"""A real agent, `python -m agent`, as a child of the tests: its files, its words, its end.
+
+It runs as a service would, without the terminal that the tests may have.
+"""
 
 import json
 import os
@@ -99,8 +102,13 @@ class AgentProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=stderr,
+                start_new_session=True,
             )
         return self
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal that does not end it."""
+        os.kill(self.pid, number)
 
     @property
     def pid(self) -> int:
