@@ -2,7 +2,8 @@
 
 What could go wrong: an answer of any shape ends the heartbeat; a command is taken for another one, so that it is not
 carried out or carried out twice, or reaches a watch that it is not for; a number where a text should be makes the same
-command look new each time.
+command look new each time; params that are huge or deep end whatever prints, compares or stores them; a word or a
+moment of megabytes fills the disk, or is obeyed by a terminal.
 """
 
 from __future__ import annotations
@@ -12,7 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.commands import MAX_COMMANDS, WORDS, Command, Result, addressees, parse
+from agent.commands import (
+    MAX_COMMANDS,
+    MOMENT_CHARACTERS,
+    PARAMS_BYTES,
+    TOO_LARGE,
+    WORD_CHARACTERS,
+    WORDS,
+    Command,
+    Result,
+    addressees,
+    parse,
+)
 
 ENTRY = {"id": 5, "command": "update_config", "params": {"a": 1}, "created_at": "2024-05-01T12:00:00"}
 
@@ -92,6 +104,50 @@ def test_json_as_deep_as_it_can_be_parsed_does_no_harm(name: str) -> None:
     deep = orjson.loads("[" * 1_000 + "]" * 1_000)
     assert len(parse([{**ENTRY, name: deep}])) <= 1
     assert parse(deep) == ()
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"target": orjson.loads("[" * 6 + "]" * 6)},
+        {"db_config": {"host": "h" * PARAMS_BYTES}},
+        {f"key {number}": number for number in range(10_000)},
+        {"x" * PARAMS_BYTES: 1},
+        {"target": orjson.loads("[" * 1_000 + "]" * 1_000)},
+    ],
+)
+@pytest.mark.parametrize("word", [*WORDS, "dance"])
+def test_params_that_nobody_should_look_into_are_left_out_and_the_command_can_be_answered(
+    word: str, params: dict[str, object]
+) -> None:
+    (command,) = parse([{**ENTRY, "command": word, "params": params}])
+    assert (command.params, command.complaint, command.created_at) == ({}, TOO_LARGE, ENTRY["created_at"])
+    assert addressees(command, NAMES) == ("orders",)
+    assert command == parse([{**ENTRY, "command": word, "params": params}])[0]
+
+
+def test_params_of_the_usual_size_and_depth_are_not_complained_of() -> None:
+    params = {"db_config": {"slow_log_backups": ["a"] * 100, "password": "p" * 1_000}, "target": "x"}
+    (command,) = parse([{**ENTRY, "params": params}])
+    assert (command.params, command.complaint) == (params, "")
+
+
+def test_a_word_is_short_and_plain() -> None:
+    (command,) = parse([{**ENTRY, "command": "\x1b[2Jstop\n" + "x" * 1_000_000}])
+    assert (command.word[:10], len(command.word), command.word.isprintable()) == ("?[2Jstop x", WORD_CHARACTERS, True)
+    assert [each.word for each in parse([{**ENTRY, "command": odd} for odd in ("stop\n", "st\0op", "\u200bstop")])] == [
+        "stop ",
+        "st?op",
+        "?stop",
+    ]
+
+
+def test_a_moment_of_any_length_is_remembered_by_a_short_name_of_its_own() -> None:
+    moments = ["x" * 65, "x" * 66, "x" * 1_000_000, "noon\0", "noon\n", "noon", "", "x" * MOMENT_CHARACTERS, 1e300, -1]
+    commands = parse([{**ENTRY, "created_at": moment} for moment in moments])
+    marks = [command.mark(7) for command in commands]
+    assert (len({*marks}), max(map(len, marks)) < 100, all(mark.isprintable() for mark in marks)) == (10, True, True)
+    assert [command.created_at for command in commands[5:8]] == ["noon", "", "x" * MOMENT_CHARACTERS]
 
 
 def test_a_command_is_remembered_by_collector_id_and_time() -> None:

@@ -51,7 +51,25 @@ def test_skipped_records_are_counted_and_the_first_reason_is_kept() -> None:
     assert judge_bulk(answer(200, content), 3, NOW) == Delivered(1, f"partial: bad float {'x' * 187}...")
 
 
-@pytest.mark.parametrize("errors", [None, [], "x", [5], [{"error": None}]])
+def test_a_reason_is_shown_as_one_plain_line() -> None:
+    content = success(count=2, skipped=1, errors=[{"error": "\x1b[2Jgone\n2026 INFO forged\x9b"}])
+    assert judge_bulk(answer(200, content), 3, NOW) == Delivered(2, "partial: ?[2Jgone 2026 INFO forged?")
+
+
+@pytest.mark.parametrize("levels", [40, 1_000, 1_024, 100_000])
+def test_a_reason_as_deep_as_it_can_be_parsed_ends_no_delivery(levels: int) -> None:
+    deep = orjson.dumps(success(count=2, skipped=1, errors=[{"error": "X"}]))
+    content = deep.replace(b'"X"', b"[" * levels + b"]" * levels)
+    assert isinstance(judge_bulk(answer(200, content), 3, NOW), Hold)
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        *(None, [], "x", [5], [{"error": None}], [{"error": ""}], [{"error": 5}], [{"error": {"deep": []}}], [[]]),
+        [{"error": ["not", "a", "text"]}],
+    ],
+)
 def test_skipped_records_without_a_reason_are_counted_too(errors: object) -> None:
     verdict = judge_bulk(answer(200, success(count=0, skipped=3, errors=errors)), 3, NOW)
     assert verdict == Delivered(0, "partial: the backend gave no reason")

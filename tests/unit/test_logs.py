@@ -85,6 +85,15 @@ def test_a_message_of_several_lines_is_one_line_of_ours(capfd: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("style", ["text", "json"])
+def test_what_a_server_says_moves_no_cursor(capfd: pytest.CaptureFixture[str], style: str) -> None:
+    set_up("INFO", style)
+    evil = "\x1b[2J\x9b31m\u202e\x07\r\x00"
+    LOGGER.error("defect %s", evil, exc_info=(ValueError, ValueError(f"said {evil}"), None))
+    tell(logging.INFO, "x", f"a{evil}b", said=evil)
+    assert [line for line in written(capfd).split("\n") if not line.isprintable()] == []
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
 def test_text_that_is_no_unicode_can_be_said(capfd: pytest.CaptureFixture[str], style: str) -> None:
     set_up("INFO", style)
     tell(logging.INFO, "word", "path \udcff", path="\udcff")

@@ -17,7 +17,7 @@ import pytest
 from agent.body import unpack
 from agent.collector import TURN_RECORDS, Collector
 from agent.commands import Command
-from agent.errors import LoginRefused
+from agent.errors import DatabaseAway, LoginRefused
 from agent.pulse import Step
 from agent.sinks import COMMAND_RESULT, QUERIES
 from agent.sources import READING
@@ -345,6 +345,43 @@ def test_words_are_heard_before_a_look_that_is_always_due(tmp_path: Path) -> Non
 
 
 # -- the end, and defects --------------------------------------------------------------------------------------------
+
+
+class Hanging(FakeSource):
+    """A host that does not answer for a minute."""
+
+    def __init__(self, rig: Rig) -> None:
+        super().__init__(clock=rig.clock)
+        self._rig = rig
+
+    def check(self) -> None:
+        """In vain."""
+        self.checks += 1
+        self._rig.clock.turn(60)
+        raise DatabaseAway("no answer")
+
+
+@pytest.mark.parametrize("when", ["in between", "during each look"])
+def test_a_backend_that_lets_hosts_be_tried_without_end_keeps_no_look_from_its_time(tmp_path: Path, when: str) -> None:
+    rig = Rig(tmp_path, interval_s=100.0)
+    rig.source.rows = 10
+    rig.next_source = lambda: Hanging(rig)
+
+    def flood() -> None:
+        for number in range(50 if rig.inbox.empty() else 0):  # each heartbeat hands all of them out
+            give(rig, number, "update_config", db_config={"host": "theirs", "password": "new"})
+
+    if when == "during each look":
+        rig.source.between = lambda _: flood()
+        rig.source.before_read = lambda: setattr(rig.source, "rows", rig.source.rows + 10)
+    else:
+        for beat in range(1, 100):
+            rig.at(30 * beat, flood)
+    rig.run_for(3_000)
+    tries = sum(source.checks for source in rig.made)
+    assert tries >= 20, "the fault happened"
+    assert rig.source.reads >= 3_000 / (2 * 60 + 100)
+    assert rig.source.reads >= tries / 2
 
 
 def test_stop_in_mid_look_saves_what_was_read_and_leaves_collect_to_be_asked_again(rig: Rig) -> None:
