@@ -148,7 +148,7 @@ def test_three_databases_are_collected_and_one_that_hangs_holds_up_none_of_the_o
         assert play.told("stop", target="nobody") == {
             "command_id": 3,
             "success": False,
-            "result": {"error": "unknown target nobody"},
+            "result": {"error": "unknown target nobody", "code": "CM-01"},
         }
         stop = stub.queue("stop")
         assert play.become("paused", "collecting", "paused")  # the two have done it, and the third hangs as before
