@@ -34,7 +34,7 @@ def run_until_the_end(read: Read) -> None:
         signals.put_words()
         _tell(event, now)
         ended = agent.conductor.run(partial(_renewed, read, agent, now))
-        left += ended.late
+        left = [worker for worker in (*left, *ended.late) if not worker.join(0)]
         if ended.renewed is None:
             break
         _close(agent)
