@@ -36,7 +36,7 @@ def run_until_the_end(read: Read) -> None:
         _tell(event, now)
         _warn_of(now.config)
         ended = agent.conductor.run(partial(_renewed, read, agent, now))
-        left += ended.late
+        left = [worker for worker in (*left, *ended.late) if not worker.join(0)]
         if ended.renewed is None:
             break
         _close(agent)

@@ -1,7 +1,8 @@
 """`status` beside real agents: one that runs, one whose database is away, one that hangs, one that was killed.
 
 What could go wrong: it shows what was and not what is; it disturbs the agent; a secret is shown; a hanging agent makes
-who asks hang; after a kill the old socket answers for it.
+who asks hang; after a kill the old socket answers for it; a database that is away passes for an agent that does not
+live, and has its container ended.
 """
 
 import json
@@ -73,3 +74,34 @@ def status_of_watch(path: Path) -> str | None:
     told: Json = json.loads(run_agent("status", "--json", "--config", path).stdout)
     watch = told["watches"].get("default") if told["pid"] is not None else None
     return None if watch is None else str(watch["state"])
+
+
+def test_an_agent_lives_whatever_database_and_backend_do_and_not_when_it_is_stopped_or_gone(
+    clean_mariadb: MariaDBServer, stub: StubBackend, tmp_path: Path
+) -> None:
+    path = write(tmp_path, settings(stub, "mysql", clean_mariadb.monitor()))
+    with AgentProcess(path) as agent:
+
+        def alive() -> tuple[int, str]:
+            done = run_agent("status", "--alive", agent.data_dir)
+            assert done.stderr == ""
+            return done.returncode, done.stdout
+
+        lives = (0, f"Process {agent.pid} lives, and all its threads get on.\n")
+        assert stub.wait_for(lambda each: bool(each.heartbeats), WAIT_S)
+        assert alive() == lives
+        clean_mariadb.stop()
+        stub.break_down("refused")
+        assert agent.heard("collection.wrong", "DB-01")
+        assert agent.heard("heartbeat.wrong", "BE-01")
+        assert (alive(), run_agent("status", "--config", path).returncode) == (lives, 1)
+        path.write_text("{")  # nothing of it is asked of the configuration
+        assert alive() == lives
+        clean_mariadb.start()
+        os.kill(agent.pid, signal.SIGSTOP)
+        code, said = alive()
+        assert (code, "[AG-01]" in said) == (1, True)
+        os.kill(agent.pid, signal.SIGCONT)
+        assert wait_until(lambda: alive() == lives, WAIT_S)
+        agent.kill()
+        assert alive() == (1, f"No agent answers in {agent.data_dir}.\n")

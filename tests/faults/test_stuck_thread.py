@@ -20,7 +20,7 @@ from agent.dev.server_process import free_port, wait_until
 from agent.status_door import ask
 from tests.fakes.notify_socket import NotifySocket
 from tests.fakes.stub_backend import StubBackend
-from tests.servers.agent_process import AgentProcess, settings, write
+from tests.servers.agent_process import AgentProcess, run_agent, settings, write
 from tests.servers.frozen_agent import DOOR
 
 SOON_S = 60.0
@@ -101,6 +101,11 @@ def test_a_frozen_thread_shows_in_the_heartbeat_and_ends_the_ticks_until_it_goes
     play.beats(10)  # three times the watchdog's patience: systemd would have ended it
     assert play.systemd.count(TICK) == ticks
     assert any(said.startswith(f"STATUS={thread} is stuck: ") for said in play.systemd.heard)
+    asked = run_agent("status", "--alive", play.agent.data_dir)
+    assert (asked.returncode, asked.stdout.startswith(f"Process {play.agent.pid} hangs: {thread}: {doing} for ")) == (
+        1,
+        True,
+    )
     # CONTROL: all threads are there, and the heartbeat goes on: whoever asks for life only sees a healthy agent.
     assert (process.num_threads(), play.agent.count("worker.died")) == (alive, 0)
     play.release()
@@ -108,6 +113,7 @@ def test_a_frozen_thread_shows_in_the_heartbeat_and_ends_the_ticks_until_it_goes
     assert play.stub.wait_for(lambda each: each.heartbeats[-1]["stats"]["stuck"] is None, SOON_S)
     assert play.stub.wait_for(lambda each: each.heartbeats[-1]["error"] is None, SOON_S)
     assert (play.told(STUCK), play.told(UNSTUCK)) == ([thread], [thread])
+    assert run_agent("status", "--alive", play.agent.data_dir).returncode == 0
     assert play.agent.end() == 0
     assert (play.systemd.heard[0], play.systemd.heard[-1]) == ("READY=1", "STOPPING=1")
 

@@ -264,6 +264,23 @@ def test_a_status_that_is_watched_is_shown_again_until_ctrl_c(
     assert (code, out.count("does not run")) == (130, 3)
 
 
+def test_who_is_asked_whether_an_agent_lives_says_one_line_and_needs_no_outbox(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["status", "--alive", tmp_path / "nowhere"], ["--config", config, "status", "--alive"]):
+        code, out, err = said(*words, monkeypatch=monkeypatch, capsys=capsys)
+        assert (code, out.startswith("No agent answers in "), out.count("\n"), err) == (1, True, 1, "")
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("other", ["--json", "--watch"])
+def test_whether_an_agent_lives_is_asked_alone(
+    data_dir: Path, other: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = said("status", "--alive", other, data_dir, monkeypatch=monkeypatch, capsys=capsys)
+    assert (code, out, "--alive goes with neither" in err) == (2, "", True)
+
+
 def test_an_audit_of_what_is_no_outbox_exits_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
