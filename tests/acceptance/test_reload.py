@@ -188,7 +188,7 @@ def test_what_the_backend_has_changed_stays_and_a_pause_too(
 ) -> None:
     path = write(tmp_path, settings(stub, "mysql", clean_mariadb.monitor()))
     with AgentProcess(path) as agent:
-        for word, params in (("update_config", {"collection_interval": 0.2}), ("stop", {})):
+        for word, params in (("update_config", {"collection_interval": 0.4}), ("stop", {})):
             stub.queue(word, params)
         assert stub.wait_for(lambda each: [result["success"] for result in each.results] == [True, True], SOON_S)
         changed(path, heartbeat_interval=0.2)
@@ -196,7 +196,7 @@ def test_what_the_backend_has_changed_stays_and_a_pause_too(
         beats = len(stub.heartbeats)
         assert stub.wait_for(lambda each: len(each.heartbeats) > beats + 3, SOON_S)
         stats = stub.heartbeats[-1]["stats"]
-        assert (stats["state"], stats["collection_interval_effective"]) == ("paused", 0.2)
+        assert (stats["state"], stats["collection_interval_effective"]) == ("paused", 0.4)
         reload(agent, "config.unchanged")
         assert agent.end() == 0
 
