@@ -25,6 +25,8 @@ USER dbpower
 WORKDIR /var/lib/dbpower-collector
 # Holds what was not delivered yet: give it a volume that outlives the container.
 VOLUME /var/lib/dbpower-collector
-# No HEALTHCHECK: the backend sees the heartbeat, and a container that waits for a database that is away is healthy.
+# The agent lives whatever database and backend do; it is ill when it does not answer, or when a thread of it hangs.
+HEALTHCHECK --interval=60s --timeout=15s --start-period=60s --retries=3 \
+    CMD python -m agent status --alive "$DBPOWER_DATA_DIR"
 ENTRYPOINT ["python", "-m", "agent"]
 CMD ["--config", "/etc/dbpower-collector/config.json"]
