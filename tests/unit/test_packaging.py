@@ -179,7 +179,7 @@ def test_the_image_runs_as_dbpower_with_a_fixed_number() -> None:
     created = " ".join(of("RUN"))
     assert re.search(r"useradd --system --uid 10001 --gid dbpower .* dbpower ", created)
     words = [word for word, _ in dockerfile()]
-    assert of("USER") == ["dbpower"]
+    assert of("USER") == ["10001:10001"]
     assert words.index("USER") < words.index("ENTRYPOINT")
     assert "RUN" not in words[words.index("USER") :]
 
@@ -204,8 +204,10 @@ def test_the_image_starts_the_agent_with_a_configuration_that_is_there() -> None
 
 def test_the_image_knows_whether_its_agent_lives() -> None:
     options, _, command = of("HEALTHCHECK")[0].partition(" CMD ")
-    assert understood(shlex.split(command))
-    assert shlex.split(command)[-2:] == ["--alive", "$DBPOWER_DATA_DIR"]
+    shell, option, script = json.loads(command)
+    assert (shell, option) == ("sh", "-c")
+    word, *argv = shlex.split(script)
+    assert (word, argv[-2:], understood(argv)) == ("exec", ["--alive", "$DBPOWER_DATA_DIR"], True)
     assert "DBPOWER_DATA_DIR" in baked_variables()
     # A start may wait for a salvage, and a reload for nobody: one look that fails is not the end.
     assert dict(word.removeprefix("--").split("=") for word in options.split()) == {
