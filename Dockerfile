@@ -21,10 +21,13 @@ RUN groupadd --system --gid 10001 dbpower \
 COPY --from=build /opt/dbpower-collector /opt/dbpower-collector
 ENV PATH=/opt/dbpower-collector/.venv/bin:$PATH \
     DBPOWER_DATA_DIR=/var/lib/dbpower-collector
-USER dbpower
+# By number, so that an orchestrator sees without looking inside that it is not root.
+USER 10001:10001
 WORKDIR /var/lib/dbpower-collector
 # Holds what was not delivered yet: give it a volume that outlives the container.
 VOLUME /var/lib/dbpower-collector
-# No HEALTHCHECK: the backend sees the heartbeat, and a container that waits for a database that is away is healthy.
+# The agent lives whatever database and backend do; it is ill when it does not answer, or when a thread of it hangs.
+HEALTHCHECK --interval=60s --timeout=15s --start-period=60s --retries=3 \
+    CMD ["sh", "-c", "exec python -m agent status --alive \"$DBPOWER_DATA_DIR\""]
 ENTRYPOINT ["python", "-m", "agent"]
 CMD ["--config", "/etc/dbpower-collector/config.json"]

@@ -36,6 +36,7 @@ from agent.config.layers import load
 from agent.config.schema import Config
 from agent.dev import backend
 from agent.dev.postgres import wheel_bin_dir
+from agent.dev.serve import RunningBackend
 from agent.pulse import PACE_S, SLACK_S
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import WatchedPostgres
@@ -152,7 +153,7 @@ def baked_variables() -> dict[str, str]:
 
 
 def test_the_image_is_built_with_instructions_that_exist() -> None:
-    known = {"FROM", "ENV", "WORKDIR", "RUN", "COPY", "USER", "VOLUME", "ENTRYPOINT", "CMD"}
+    known = {"FROM", "ENV", "WORKDIR", "RUN", "COPY", "USER", "VOLUME", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
     assert {word for word, _ in dockerfile()} <= known
     assert dockerfile()[0][0] == "FROM"
 
@@ -178,7 +179,7 @@ def test_the_image_runs_as_dbpower_with_a_fixed_number() -> None:
     created = " ".join(of("RUN"))
     assert re.search(r"useradd --system --uid 10001 --gid dbpower .* dbpower ", created)
     words = [word for word, _ in dockerfile()]
-    assert of("USER") == ["dbpower"]
+    assert of("USER") == ["10001:10001"]
     assert words.index("USER") < words.index("ENTRYPOINT")
     assert "RUN" not in words[words.index("USER") :]
 
@@ -199,6 +200,22 @@ def test_the_image_starts_the_agent_with_a_configuration_that_is_there() -> None
     assert understood([*entry, *arguments])
     path = arguments[arguments.index("--config") + 1]
     assert f"echo '{{}}' > {path}" in " ".join(of("RUN"))
+
+
+def test_the_image_knows_whether_its_agent_lives() -> None:
+    options, _, command = of("HEALTHCHECK")[0].partition(" CMD ")
+    shell, option, script = json.loads(command)
+    assert (shell, option) == ("sh", "-c")
+    word, *argv = shlex.split(script)
+    assert (word, argv[-2:], understood(argv)) == ("exec", ["--alive", "$DBPOWER_DATA_DIR"], True)
+    assert "DBPOWER_DATA_DIR" in baked_variables()
+    # A start may wait for a salvage, and a reload for nobody: one look that fails is not the end.
+    assert dict(word.removeprefix("--").split("=") for word in options.split()) == {
+        "interval": "60s",
+        "timeout": "15s",
+        "start-period": "60s",
+        "retries": "3",
+    }
 
 
 # -- compose -----------------------------------------------------------------------------------------------------
@@ -280,6 +297,31 @@ def test_a_collector_of_compose_is_configured_by_its_environment_alone(name: str
     assert config.data_dir == Path("/var/lib/dbpower-collector")
 
 
+def test_a_collector_of_compose_starts_when_its_backend_and_its_database_answer() -> None:
+    services = compose()["services"]
+    for name, found in collectors().items():
+        database = found["environment"]["DBPOWER_DB_CONFIG_HOST"]
+        assert (name, found["depends_on"]) == (
+            name,
+            {each: {"condition": "service_healthy"} for each in ("backend", database)},
+        )
+        assert "healthcheck" not in found  # that of the image is meant
+        assert services[database].get("profiles") == found.get("profiles")
+    for name in ("backend", "mariadb", "postgres"):
+        assert services[name]["healthcheck"]["test"][0] == "CMD"
+
+
+def test_the_backend_of_compose_answers_the_question_whether_it_lives() -> None:
+    (_, python, option, program) = compose()["services"]["backend"]["healthcheck"]["test"]
+    assert (python, option) == ("python", "-c")
+    with RunningBackend() as running:
+        here = program.replace("http://127.0.0.1:8000", running.url)
+        assert here != program
+        assert subprocess.run([sys.executable, "-c", here], timeout=60, check=False).returncode == 0
+    gone = subprocess.run([sys.executable, "-c", here], capture_output=True, timeout=60, check=False)
+    assert gone.returncode != 0
+
+
 def test_no_secret_stands_in_compose() -> None:
     environments = [found.get("environment", {}) for found in compose()["services"].values()]
     baked = {name for given in environments for name in given if SECRET_WORDS.search(name)}
@@ -331,7 +373,7 @@ def statements(sql: str) -> list[str]:
 
 
 def unit() -> configparser.ConfigParser:
-    parsed = configparser.ConfigParser(interpolation=None, delimiters=("=",))
+    parsed = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=False)
     parsed.optionxform = str  # type: ignore[assignment,method-assign]
     parsed.read(UNIT)
     return parsed
@@ -358,6 +400,15 @@ def test_the_unit_waits_for_the_words_that_the_agent_says_to_systemd() -> None:
     # A tick may be late by a look of the conductor, and what is slow but gets on must not be ended.
     assert int(service["WatchdogSec"]) >= max(10 * PACE_S, SLACK_S)
     assert "AF_UNIX" in service["RestrictAddressFamilies"].split()
+
+
+def test_a_reload_of_the_unit_is_a_hangup_and_no_new_process() -> None:
+    assert shlex.split(unit()["Service"]["ExecReload"]) == ["/bin/kill", "-HUP", "$MAINPID"]
+    assert os.access("/bin/kill", os.X_OK)
+
+
+def test_no_core_of_the_unit_holds_secrets() -> None:
+    assert unit()["Service"]["LimitCORE"] == "0"
 
 
 def test_the_unit_gives_the_agent_its_state_directory_and_time_to_stop(tmp_path: Path) -> None:
@@ -392,3 +443,26 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     assert "ProtectSystm" in verified(text.replace("ProtectSystem", "ProtectSystm"), tmp_path)  # it would notice
     assert "no-such" in verified(text.replace("/bin/python", "/bin/no-such"), tmp_path)
     assert verified(text, tmp_path) == ""
+
+
+def exposure(text: str, place: Path) -> int:
+    """The exit code of systemd's own judgement: 1 above 2.0."""
+    copy = place / UNIT.name
+    copy.write_text(text)
+    argv = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", str(copy)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False).returncode
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here")
+def test_systemd_finds_the_unit_well_shut_in(tmp_path: Path) -> None:
+    text = UNIT.read_text()
+    assert exposure(text, tmp_path) == 0
+    assert exposure(re.sub(r"^(Private|Protect|Capability).*\n", "", text, flags=re.MULTILINE), tmp_path) == 1
+
+
+def test_the_sandbox_of_the_unit_keeps_the_ways_that_the_agent_needs() -> None:
+    service = unit()["Service"]
+    assert set(service["RestrictAddressFamilies"].split()) == {"AF_INET", "AF_INET6", "AF_UNIX"}
+    assert "IPAddressDeny" not in service  # databases and backend are anywhere
+    assert "PrivateNetwork" not in service
+    assert "~@privileged @resources" in UNIT.read_text()
