@@ -125,7 +125,7 @@ def test_an_outbox_of_a_newer_agent_is_refused_by_every_word_and_left_alone(tmp_
     with closing(sqlite3.connect(data / FILE_NAME)) as outbox:
         outbox.execute("ALTER TABLE envelope ADD COLUMN zone TEXT")  # as a newer agent does; else it were a damage
         outbox.execute("PRAGMA user_version=99")
-    before = {each.name: each.read_bytes() for each in data.iterdir() if each.name != "agent.lock"}
+    before = {each: each.read_bytes() for each in data.iterdir() if each.name != "agent.lock"}
     answers = {
         " ".join(words): refused("--config", path, *words)
         for words in (
@@ -139,7 +139,7 @@ def test_an_outbox_of_a_newer_agent_is_refused_by_every_word_and_left_alone(tmp_
     assert {name: (code, [line[:8] for line in lines]) for name, (code, lines) in answers.items()} == dict.fromkeys(
         answers, (2, ["[OB-02] "])
     )
-    assert {each.name: each.read_bytes() for each in data.iterdir() if each.name != "agent.lock"} == before
+    assert {each: each.read_bytes() for each in before} == before
 
 
 def test_a_data_dir_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
