@@ -55,8 +55,15 @@ def set_up(level: str, style: str) -> None:
     handler.setFormatter(_Json() if style == "json" else _Text())
     LOGGER.handlers[:] = [handler]
     logging.lastResort = handler  # where the warnings of our packages go: it would write to standard error itself
+    logging.captureWarnings(capture=True)  # and those of `warnings`, which Python writes past everything
+    logging.getLogger("py.warnings").handlers[:] = [handler]
     LOGGER.setLevel(level)
     LOGGER.propagate = False
+
+
+def is_for_machines() -> bool:
+    """Whether the lines are JSON."""
+    return any(isinstance(handler.formatter, _Json) for handler in LOGGER.handlers)
 
 
 def _stamp(record: logging.LogRecord) -> str:

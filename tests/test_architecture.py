@@ -34,7 +34,15 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "agent",  # __init__: the version
         *("agent.errors", "agent.clock", "agent.cost", "agent.config", "agent.logs", "agent.log_queue", "agent.news"),
-        *("agent.pulse", "agent.losses", "agent.status", "agent.thrift", "agent.reminder", "agent.repeats"),
+        *(
+            "agent.pulse",
+            "agent.losses",
+            "agent.status",
+            "agent.thrift",
+            "agent.reminder",
+            "agent.repeats",
+            "agent.core_dumps",
+        ),
         *("agent.record", "agent.redact", "agent.body", "agent.backoff", "agent.commands", "agent.parquet"),
     ),
     ("agent.transport", "agent.sd_notify", "agent.delivery", "agent.sinks", "agent.sources"),

