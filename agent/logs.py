@@ -74,6 +74,8 @@ def set_up(level: str, style: str, environment: Mapping[str, str] = os.environ) 
         handler.make_entry = _Entry().of if is_for_journal else None
     LOGGER.handlers[:] = [handler]
     logging.lastResort = handler  # where the warnings of our packages go: it would write to standard error itself
+    logging.captureWarnings(capture=True)  # and those of `warnings`, which Python writes past everything
+    logging.getLogger("py.warnings").handlers[:] = [handler]
     LOGGER.setLevel(level)
     LOGGER.propagate = False
 
@@ -86,6 +88,11 @@ def _first_handler() -> logging.Handler:
 def _event(record: logging.LogRecord) -> str:
     event: str = getattr(record, "event", record.name)
     return event
+
+
+def is_for_machines() -> bool:
+    """Whether the lines are JSON."""
+    return any(isinstance(handler.formatter, _Json) for handler in LOGGER.handlers)
 
 
 def _stamp(record: logging.LogRecord) -> str:

@@ -78,6 +78,8 @@ def parser() -> argparse.ArgumentParser:
     add("--export", type=Path, help="a file to carry: .jsonl.gz; or to look at: .csv, .parquet")
     add("--import", dest="parcel", type=Path, help="delivers such a .jsonl.gz")
     add("--json", action="store_true", help="one JSON object at the end")
+    add("--log-level", choices=["DEBUG", "INFO", "WARNING", "ERROR"], default="ERROR", help="what a delivery tells")
+    add("--log-format", choices=["text", "json"], default="text")
     return made
 
 

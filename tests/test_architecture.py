@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("agent.errors", "agent.clock", "agent.cost", "agent.config", "agent.news"),
         *("agent.logs", "agent.log_queue", "agent.journal", "agent.reminder", "agent.repeats"),
         *("agent.pulse", "agent.losses", "agent.status", "agent.thrift", "agent.certificates", "agent.canary"),
-        *("agent.finding", "agent.skew", "agent.preparation", "agent.here"),
+        *("agent.finding", "agent.skew", "agent.preparation", "agent.here", "agent.core_dumps"),
         *("agent.record", "agent.redact", "agent.body", "agent.backoff", "agent.commands", "agent.parquet"),
         *("agent.foreign_json", "agent.ration"),
     ),

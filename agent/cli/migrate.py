@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from agent.cli.options import A_PATH, FOUND, load_config, with_options
+from agent.cli.options import A_PATH, FOUND, complain, data_directory, with_options
 
 if TYPE_CHECKING:
     from storage.migration import Outlook
@@ -31,12 +31,12 @@ def migrate(context: click.Context, /, *, directory: Path | None, check: bool, a
     from storage import migration
     from storage.bodies import describe
 
-    data_dir = directory if directory is not None else load_config(context, options)[1].data_dir
+    data_dir = data_directory(context, directory, options)
     if check:
         found = migration.look(data_dir)
         found.demand_room()
     else:
-        found = migration.migrate(data_dir, describe, lambda sentence: click.echo(sentence, err=True))
+        found = migration.migrate(data_dir, describe, complain)
     click.echo(orjson.dumps(_as_json(found, check=check)) if as_json else "\n".join(_lines(found, check=check)))
     if check and found.is_due:
         sys.exit(FOUND)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from agent.cli.options import A_PATH, end_with, load_config, with_options
+from agent.cli.options import A_PATH, complain, data_directory, end_with, with_options
 
 if TYPE_CHECKING:
     from storage.keeper import Keeper
@@ -166,10 +166,6 @@ def _list(heads: Sequence[Head], limit: int, *, as_json: bool) -> None:
         click.echo("and more; --limit says how many are shown")
 
 
-def _directory(context: click.Context, directory: Path | None, options: dict[str, Any]) -> Path:
-    return directory if directory is not None else load_config(context, options)[1].data_dir
-
-
 @contextmanager
 def _reader(
     context: click.Context, directory: Path | None, options: dict[str, Any], *, beside: bool = True
@@ -177,7 +173,7 @@ def _reader(
     from storage.bodies import describe
     from storage.reader import OutboxReader
 
-    where = _directory(context, directory, options)
+    where = data_directory(context, directory, options)
     with OutboxReader(where, describe, now=time.time(), beside=beside) as reader:
         yield reader
         salvaged = [] if reader.salvaged is None else [str(reader.salvaged)]
@@ -190,6 +186,6 @@ def _keeper(context: click.Context, directory: Path | None, options: dict[str, A
     from storage.bodies import describe
     from storage.keeper import Keeper
 
-    where = _directory(context, directory, options)
-    with Keeper(where, describe, lambda sentence: click.echo(sentence, err=True)) as keeper:
+    where = data_directory(context, directory, options)
+    with Keeper(where, describe, complain) as keeper:
         yield keeper

@@ -9,10 +9,12 @@ import queue
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from agent import __version__, conductor, lobby, logs, wiring
-from agent.cli.options import FOUND
+from agent.cli.options import FOUND, tell_exposed
 from agent.config.schema import Config
+from agent.core_dumps import forbid_core_dumps
 from agent.renewal import Read, Renewed, newest, renewed
 from agent.signals import Signals
 from agent.thrift import be_thrifty
@@ -20,9 +22,14 @@ from agent.transport import is_plain
 from agent.worker import Worker
 
 
-def run_until_the_end(read: Read) -> None:
-    """Returns, or ends the process, after SIGTERM or SIGINT. Raises ConfigError and OutboxError of the start."""
+def run_until_the_end(read: Read, path: Path, *, may_dump: bool = False) -> None:
+    """Returns, or ends the process, after SIGTERM or SIGINT. Raises ConfigError and OutboxError of the start.
+
+    `path`: the configuration file; `may_dump`: a crash may leave a core.
+    """
     be_thrifty()
+    if not may_dump:
+        forbid_core_dumps()
     inbox: conductor.Inbox = queue.SimpleQueue()
     signals = Signals(inbox.put)
     now = Renewed(*read())
@@ -34,6 +41,7 @@ def run_until_the_end(read: Read) -> None:
         agent = lobby.build_when_there_is_room(now.config, now.layers, parts)
         signals.put_words()
         _tell(event, now)
+        tell_exposed(path)
         _warn_of(now.config)
         ended = agent.conductor.run(partial(_renewed, read, agent, now))
         left = [worker for worker in (*left, *ended.late) if not worker.join(0)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent import __version__, overview
 from agent.clock import Clock
+from agent.config.exposure import exposed
 from agent.config.layers import Layers
 from agent.config.schema import Config
 from agent.errors import AgentDown, FilesExposed
@@ -20,9 +21,6 @@ from storage.connection import SQLITE
 from storage.directory import free_bytes
 from storage.errors import CodedError, OutboxError, OutboxFull, OutboxUnbalanced
 from storage.view import OutboxView
-
-_OTHERS = stat.S_IRWXO
-_GROUP_WRITES = stat.S_IWGRP
 
 
 def program() -> Finding:
@@ -45,17 +43,15 @@ def examine(config: Config, layers: Layers, path: Path, clock: Clock) -> Iterato
 
 
 def _configuration(path: Path) -> Finding:
-    exposed = _exposed(path)
-    if exposed:
-        return wrong("configuration", FilesExposed(exposed))
+    told = exposed(path)
+    if told is not None:
+        return wrong("configuration", FilesExposed(told))
     return right("configuration", f"{path} is valid")
 
 
 def _data_directory(directory: Path) -> Finding:
     try:
-        found = list(
-            filter(None, (_exposed(each, _OTHERS | stat.S_IRWXG) for each in (directory, *directory.iterdir())))
-        )
+        found = list(filter(None, map(_open_to_others, (directory, *directory.iterdir()))))
     except OSError as error:
         return wrong("data directory", _unreadable(directory, error))
     if found:
@@ -64,10 +60,10 @@ def _data_directory(directory: Path) -> Finding:
     return right("data directory", f"{directory} is its owner's alone")
 
 
-def _exposed(path: Path, others: int = _OTHERS | _GROUP_WRITES) -> str | None:
-    """Who may do what there that should not; a group may read a configuration, where it is the service's own."""
+def _open_to_others(path: Path) -> str | None:
     mode = path.lstat().st_mode
-    return f"{path} has mode {stat.S_IMODE(mode):04o}" if mode & others and not stat.S_ISLNK(mode) else None
+    is_open = mode & (stat.S_IRWXO | stat.S_IRWXG) and not stat.S_ISLNK(mode)
+    return f"{path} has mode {stat.S_IMODE(mode):04o}" if is_open else None
 
 
 def _unreadable(directory: Path, error: OSError) -> FilesExposed:

@@ -40,7 +40,7 @@ class Outcome:
 
 def deliver(options: argparse.Namespace) -> int:
     """Everything but an export; gives the exit code."""
-    logs.set_up("ERROR", "text")  # what is worth saying is said here
+    logs.set_up(options.log_level, options.log_format)  # by default what is worth saying is said here
     with ExitStack() as stack:
         found, skipped = freights(options, stack)
         if options.dry_run:

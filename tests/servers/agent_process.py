@@ -65,6 +65,7 @@ def write(directory: Path, config: Json) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "config.json"
     path.write_text(json.dumps(config))
+    path.chmod(0o600)
     return path
 
 

@@ -18,3 +18,4 @@ def quiet_again() -> Iterator[None]:
         handler.close()
     LOGGER.handlers[:], LOGGER.propagate, logging.lastResort = handlers, propagate, last_resort
     LOGGER.setLevel(level)
+    logging.captureWarnings(capture=False)

@@ -33,6 +33,7 @@ def config(tmp_path: Path) -> Path:
     backend = f"http://127.0.0.1:{free_port()}"
     told = {"collector_id": 1, "api_key": "k", "backend_url": backend, "db_type": "mysql", "db_config": db_config}
     path.write_text(json.dumps(told))
+    path.chmod(0o600)
     return path
 
 

@@ -14,13 +14,14 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent import journal
-from agent.logs import LOGGER, set_up, tell
+from agent.logs import LOGGER, is_for_machines, set_up, tell
 from tests.fakes.journal_socket import JournalSocket
 
 
@@ -33,6 +34,7 @@ def logger_as_it_was() -> Iterator[None]:
         handler.close()
     LOGGER.handlers[:], LOGGER.level, LOGGER.propagate = before
     logging.lastResort = last_resort
+    logging.captureWarnings(capture=False)
 
 
 def written(capfd: pytest.CaptureFixture[str]) -> str:
@@ -145,6 +147,25 @@ def test_the_warning_of_a_package_takes_the_same_way(capfd: pytest.CaptureFixtur
     assert LOGGER.handlers == [logging.lastResort]
     (line,) = written(capfd).splitlines()
     assert all(word in line for word in ("WARNING", package.name, "odd header"))
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_what_python_itself_warns_of_is_a_line_of_ours(capfd: pytest.CaptureFixture[str], style: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        set_up("ERROR", style)
+        logging.getLogger("py.warnings").propagate = False  # here pytest listens at the root
+        warnings.warn("this connection is not verified", RuntimeWarning, stacklevel=1)
+    (line,) = written(capfd).splitlines()
+    assert all(word in line for word in ("WARNING", "py.warnings", "RuntimeWarning: this connection is not verified"))
+    assert style == "text" or json.loads(line)["event"] == "py.warnings"
+
+
+def test_who_reads_it_is_known(capfd: pytest.CaptureFixture[str]) -> None:
+    set_up("INFO", "text")
+    assert not is_for_machines()
+    set_up("INFO", "json")
+    assert is_for_machines()
 
 
 def test_a_program_without_standard_error_writes_into_no_file_of_its_own(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_an_agent_that_runs_and_one_that_complains(path: Path) -> None:
         assert "[DB-01] away" in findings["agent"].sentence
 
 
-@pytest.mark.parametrize(("mode", "code"), [(0o600, None), (0o640, None), (0o644, "HO-02"), (0o660, "HO-02")])
+@pytest.mark.parametrize(("mode", "code"), [(0o600, None), (0o640, None), (0o644, "HO-02"), (0o662, "HO-02")])
 def test_a_configuration_that_others_can_read_or_change(path: Path, mode: int, code: str | None) -> None:
     path.chmod(mode)
     assert codes(found(path)).get("configuration") == code
