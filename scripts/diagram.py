@@ -1,4 +1,4 @@
-"""Draws the state machine of `agent.machine` into README.md. `--check` only tells whether it is drawn."""
+"""Draws the state machine of `agent.machine` into CONTRIBUTING.md. `--check` only tells whether it is drawn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))  # so that `python scripts/diagram.py` finds the p
 from agent.machine import IDLE, PAUSED, STATES, TRANSITIONS  # noqa: E402
 
 BEGIN, END = "<!-- diagram:begin -->", "<!-- diagram:end -->"
-README = ROOT / "README.md"
+PAGE = ROOT / "CONTRIBUTING.md"
 _CONDITIONS = {"collect_wanted": "collect was asked for", "pause_wanted": "the pause flag is set"}
 
 
@@ -27,7 +27,7 @@ def drawn_into(text: str) -> str:
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end or text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"README.md should hold {BEGIN} and, after it, {END}, each once")
+        raise ValueError(f"{PAGE.name} should hold {BEGIN} and, after it, {END}, each once")
     return f"{head}{BEGIN}\n{mermaid()}\n{END}{tail}"
 
 
@@ -44,12 +44,12 @@ def _lines() -> Iterator[str]:
 
 
 def main() -> int:
-    """Exit code: 0 drawn, 1 README.md shows another table or cannot be drawn into."""
+    """Exit code: 0 drawn, 1 the page shows another table or cannot be drawn into."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="only look")
     only_look = parser.parse_args().check
     try:
-        text = README.read_text(encoding="utf-8")
+        text = PAGE.read_text(encoding="utf-8")
         drawn = drawn_into(text)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
@@ -57,10 +57,11 @@ def main() -> int:
     if only_look:
         if drawn != text:
             print(
-                "README.md shows another table than agent/machine.py; run: python scripts/diagram.py", file=sys.stderr
+                f"{PAGE.name} shows another table than agent/machine.py; run: python scripts/diagram.py",
+                file=sys.stderr,
             )
         return int(drawn != text)
-    README.write_text(drawn, encoding="utf-8")
+    PAGE.write_text(drawn, encoding="utf-8")
     return 0
 
 

@@ -124,7 +124,6 @@ def test_a_text_without_its_markers_is_refused(text: str) -> None:
         diagram.drawn_into(text)
 
 
-@pytest.mark.skipif(not diagram.README.exists(), reason="README.md is not there yet")
-def test_the_readme_shows_the_table() -> None:
-    text = diagram.README.read_text(encoding="utf-8")
+def test_the_page_shows_the_table() -> None:
+    text = diagram.PAGE.read_text(encoding="utf-8")
     assert text == diagram.drawn_into(text)
