@@ -4,8 +4,6 @@ refuses; a measurement or a part of the torture is missing there, or is not meas
 
 from __future__ import annotations
 
-import re
-
 from agent.config.permission import refusal
 from agent.dev.app import build_context, create_app
 from agent.dev.store import Store
