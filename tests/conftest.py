@@ -5,6 +5,7 @@ The servers are started once for all tests, so a test that takes one must leave 
 What is not there skips its tests; in CI that is allowed only to what scripts/servers may fail to get.
 """
 
+import logging
 import os
 import signal
 import threading
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from agent.dev.postgres import system_bin_dirs, wheel_bin_dir
 from agent.dev.server_process import DevServerError
+from agent.logs import LOGGER
 from tests.servers import beside
 from tests.servers.authority import Authorities
 from tests.servers.mariadb import MariaDBServer, MariaDBTemplate
@@ -185,3 +187,17 @@ def no_thread_is_left() -> Iterator[None]:
         thread.join(THREAD_GRACE_S)
     still = [thread.name for thread in left if thread.is_alive()]
     assert still == [], f"threads left behind: {still}"
+
+
+@pytest.fixture(autouse=True)
+def quiet_again() -> Iterator[None]:
+    """Whatever a test says through the log ends with it: the log is as it was before, and no thread of it is left."""
+    handlers, level, propagate = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate
+    last_resort = logging.lastResort
+    yield
+    for handler in LOGGER.handlers:
+        if handler not in handlers:
+            handler.close()
+    LOGGER.handlers[:], LOGGER.propagate, logging.lastResort = handlers, propagate, last_resort
+    LOGGER.setLevel(level)
+    logging.captureWarnings(capture=False)

@@ -23,8 +23,6 @@ from storage.envelope import Change, Draft
 from storage.errors import CodedError, OutboxError, OutboxLocked
 from storage.outbox import FILE_NAME, Outbox
 
-pytestmark = pytest.mark.usefixtures("quiet_again")
-
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:

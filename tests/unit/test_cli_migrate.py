@@ -22,7 +22,6 @@ from storage.schema import VERSION
 from tests.faults.old_format import outbox_of_format
 
 Say = Callable[..., tuple[int, str, str]]
-pytestmark = pytest.mark.usefixtures("quiet_again")
 
 
 @pytest.fixture

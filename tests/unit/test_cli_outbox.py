@@ -26,7 +26,6 @@ from storage.outbox import FILE_NAME, Outbox
 
 IN_PART = f"{PARTIAL}: x"
 Say = Callable[..., tuple[int, str, str]]
-pytestmark = pytest.mark.usefixtures("quiet_again")
 
 
 def head(outbox: Outbox) -> Envelope:

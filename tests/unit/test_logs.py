@@ -25,18 +25,6 @@ from agent.logs import LOGGER, is_for_machines, set_up, tell
 from tests.fakes.journal_socket import JournalSocket
 
 
-@pytest.fixture(autouse=True)
-def logger_as_it_was() -> Iterator[None]:
-    before = LOGGER.handlers[:], LOGGER.level, LOGGER.propagate
-    last_resort = logging.lastResort
-    yield
-    for handler in LOGGER.handlers:
-        handler.close()
-    LOGGER.handlers[:], LOGGER.level, LOGGER.propagate = before
-    logging.lastResort = last_resort
-    logging.captureWarnings(capture=False)
-
-
 def written(capfd: pytest.CaptureFixture[str]) -> str:
     """What has reached standard error since the last time, with everything that was told before."""
     for handler in LOGGER.handlers:

@@ -65,7 +65,7 @@ def understood(argv: list[str]) -> bool:
 @pytest.mark.parametrize(
     "line",
     [
-        "python -m agent doctor",
+        "python -m agent dance",
         "python -m agent --confg config.json",
         "python -m agent once --keep",
         "python -m agent.dev.backend --hosts 0.0.0.0",

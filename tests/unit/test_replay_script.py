@@ -48,9 +48,6 @@ RESULT = b'{"command_id":7,"success":true,"result":{}}'
 Say = Callable[..., tuple[int, str, str]]
 
 
-pytestmark = pytest.mark.usefixtures("quiet_again")
-
-
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("DBPOWER_")]:
