@@ -1,0 +1,1 @@
+"""The parts of scripts/install-service. Nothing but Python is needed for them."""
