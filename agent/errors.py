@@ -123,6 +123,22 @@ class DatabasePlain(SetupError):
     remedy = "Switch TLS on at the server, and demand it with db_config tls.mode require."
 
 
+class AnswerTooLarge(SetupError):
+    """The database sends more than an answer of it can hold."""
+
+    code = "DB-08"
+    remedy = (
+        "Check db_config host and port: what answers there is no such server, or a hostile one; it was not heard out."
+    )
+
+
+class AnswerSenseless(SetupError):
+    """The database says what no server of its kind does."""
+
+    code = "DB-09"
+    remedy = "Check db_config host, port and db_type: what answers there is no such server, or a hostile one."
+
+
 class SlowLogNotGranted(SetupError):
     """The user may not read mysql.slow_log."""
 

@@ -13,6 +13,7 @@ from pymysql.constants import CR
 from agent.certificates import FileUnusable, client_context, disagreement, distrust
 from agent.config.tls import DatabaseTls
 from agent.errors import DatabaseUntrusted
+from agent.sources._mysql_bounds import Bounded
 
 # Ways to log in that send the password itself, or what is as good as it.
 _SHOWS_THE_PASSWORD = frozenset({b"mysql_clear_password", b"dialog", b"mysql_old_password"})
@@ -20,7 +21,7 @@ _TLS_DEMANDED = 3159  # ER_SECURE_TRANSPORT_REQUIRED
 _NO_TLS = "the server offers no TLS, and db_config tls demands it"
 
 
-class QuietConnection(pymysql.connections.Connection):
+class QuietConnection(Bounded, pymysql.connections.Connection):
     """Sends no statement of its own; the handshake names the character set already.
 
     The driver's `SET NAMES` would be logged where the global long_query_time is 0. `tls`: without a mode TLS is taken

@@ -15,6 +15,7 @@ from pymysql.constants import CLIENT, CR, ER
 from pymysql.cursors import Cursor, SSCursor
 
 from agent.errors import (
+    AnswerSenseless,
     DatabaseAway,
     LoginRefused,
     SetupError,
@@ -25,7 +26,9 @@ from agent.errors import (
     SourceError,
 )
 from agent.sources import READING, SourceSettings
+from agent.sources._mysql_bounds import Allowance
 from agent.sources._mysql_connection import QuietConnection, mistrust
+from agent.sources._understood import understood
 from agent.sources._wire import Wire
 
 # No statement of ours may show up in the log we read: not for its time, and not for using no index either. MySQL
@@ -72,6 +75,10 @@ _AWAY = frozenset(
 )
 
 
+# A text is cut by the server, in characters of at most so many bytes.
+_SIGN_BYTES = 4
+_BESIDE_BYTES = 1_048_576  # everything but that text: the other columns, the descriptions of columns, small answers
+
 Row = tuple[Any, ...]
 
 
@@ -85,6 +92,8 @@ class Session:
         db = settings.db
         self._step, self._read_timeout_s = settings.step, db.read_timeout
         self._meter, self._wire = settings.meter, Wire()
+        self._row_bytes = _SIGN_BYTES * db.max_sql_text_bytes + _BESIDE_BYTES
+        self._allowance = Allowance(_BESIDE_BYTES, 2 * db.read_timeout)
         self._step("connecting to the database", db.connect_timeout + 2 * db.read_timeout)
         with explained(), self._meter.connecting():
             self._connection = QuietConnection(
@@ -102,6 +111,7 @@ class Session:
                 write_timeout=db.read_timeout,
                 client_flag=CLIENT.MULTI_RESULTS,
                 program_name="dbpower-agent",
+                allowance=self._allowance,
             )
         try:
             self._be_quiet(db.read_timeout)
@@ -109,6 +119,7 @@ class Session:
             self.drop()
             raise
 
+    @understood()
     def _be_quiet(self, limit_s: float) -> None:
         self.rows(_QUIET)
         with suppress(SetupError):
@@ -123,6 +134,7 @@ class Session:
         server_s = limit_s * 0.9
         self.rows(limit.format(seconds=server_s, milliseconds=round(server_s * 1000)))
 
+    @understood()
     def measure_offset(self) -> None:
         """Asks for the server's own time zone again: it has a summer."""
         self.rows(_SERVERS_ZONE)
@@ -138,6 +150,7 @@ class Session:
     def rows(self, sql: str) -> list[Row]:
         """All rows of a small result."""
         self._step(READING, self._read_timeout_s)
+        self._allow(_BESIDE_BYTES)
         with explained(), self._waiting(), self._connection.cursor(Cursor) as cursor:
             cursor.execute(sql)
             found = list(cursor.fetchall())
@@ -154,11 +167,13 @@ class Session:
         finished, waiting = False, self._meter.answering
         try:
             self._step(READING, self._read_timeout_s)
+            self._allow(_BESIDE_BYTES)
             with explained(), waiting():
                 cursor = self._connection.cursor(SSCursor)
                 cursor.execute(sql)
             while not finished:
                 self._step(READING, self._read_timeout_s)
+                self._allow(chunk_bytes + _BESIDE_BYTES)
                 with explained(), waiting():
                     chunk, finished = _next_chunk(cursor, chunk_rows, chunk_bytes)
                 self._count(len(chunk))
@@ -168,6 +183,10 @@ class Session:
         finally:
             if not finished:
                 self.drop()
+
+    def _allow(self, beside_bytes: int) -> None:
+        """The next answer may hold one row, however long its text may be, and so much beside it."""
+        self._allowance.renew(self._row_bytes + beside_bytes, self._read_timeout_s)
 
     def _waiting(self) -> AbstractContextManager[None]:
         return self._meter.answering()
@@ -222,6 +241,8 @@ def explained() -> Iterator[None]:
     except (RuntimeError, ValueError, AssertionError, LookupError, AttributeError, struct.error) as error:
         # The driver's own ways to say that the answer makes no sense, or that it was closed in the middle; and that
         # MySQL's caching_sha2_password without TLS needs a package that costs 8 MB of memory everywhere.
+        if "LOAD_LOCAL" in str(error):
+            raise AnswerSenseless("it asked for a file of this host, and got nothing") from None
         if "cryptography" in str(error):
             raise LoginRefused("its password exchange needs TLS on the server, or: pip install cryptography") from None
         raise DatabaseAway(f"the connection broke ({type(error).__name__})") from None

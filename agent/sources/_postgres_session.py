@@ -17,6 +17,8 @@ from psycopg2 import errorcodes, extensions
 
 from agent.clock import Clock
 from agent.errors import (
+    AnswerSenseless,
+    AnswerTooLarge,
     DatabaseAway,
     LoginRefused,
     SetupError,
@@ -44,6 +46,11 @@ _LOGIN_WORDS = (
     "does not exist",
 )
 _AWAY_CLASSES = ("08", "57P", "53")  # connection, shutdown and crash, no resources
+# An honest answer of counters has 130 bytes for each statement, of which a server knows 5,000 or some times as many.
+ANSWER_BYTES = 32 * 1_048_576
+_SMALL_BYTES = 1_048_576  # what is said to a login or a SET
+# A server may have libpq remember things for as long as the connection lasts; so none lasts for ever.
+_CONNECTION_BYTES = 256 * 1_048_576
 _EVENTS = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
 
 Row = tuple[Any, ...]
@@ -90,7 +97,7 @@ class Session:
                 **parameters(db.tls, os.environ),
             )
             with self._meter.connecting():
-                self._finish(db.connect_timeout)
+                self._finish(db.connect_timeout, _SMALL_BYTES)
             if self._connection.server_version >= 140_000:
                 self._stay()
         except (psycopg2.Error, ValueError) as error:
@@ -107,24 +114,26 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        """Whether the connection was not dropped."""
-        return not self._connection.closed
+        """Whether the connection was not dropped, and should be used any more."""
+        return not self._connection.closed and self._wire.total < _CONNECTION_BYTES
 
     def _stay(self) -> None:
         # The pause between two looks is no idleness that the server should end.
         with self._connection.cursor() as cursor:
             cursor.execute(f"SET {MARKER} idle_session_timeout = 0")
-            self._wait(self._read_timeout_s)
+            self._wait(_SMALL_BYTES)
 
-    def rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+    def rows(self, sql: str, values: Sequence[object] = (), *, at_most_bytes: int = ANSWER_BYTES) -> list[Row]:
         """All rows of the result. Raises one of our errors; then the connection may be unusable."""
         try:
             with self._connection.cursor() as cursor:
                 cursor.execute(sql, values or None)
-                self._wait(self._read_timeout_s)
+                self._wait(at_most_bytes)
                 found = cursor.fetchall()
         except (psycopg2.Error, ValueError) as error:
             raise explain(error) from None
+        except (TypeError, LookupError, ArithmeticError, RecursionError) as error:
+            raise AnswerSenseless(f"its values cannot be read ({type(error).__name__})") from None
         self._meter.read(len(found))
         return found
 
@@ -133,7 +142,7 @@ class Session:
         try:
             with self._connection.cursor() as cursor:
                 cursor.execute(sql)
-                self._wait(self._read_timeout_s)
+                self._wait(_SMALL_BYTES)
                 return [column.name for column in cursor.description or ()]
         except (psycopg2.Error, ValueError) as error:
             raise explain(error) from None
@@ -144,16 +153,20 @@ class Session:
         if connection is not None:
             connection.close()
 
-    def _wait(self, timeout_s: float) -> None:
-        self._step(READING, timeout_s)
+    def _wait(self, at_most_bytes: int) -> None:
+        self._step(READING, self._read_timeout_s)
         with self._meter.answering():
-            self._finish(timeout_s)
+            self._finish(self._read_timeout_s, at_most_bytes)
         self._meter.received(self._wire.since_last(self._connection.fileno()))
 
-    def _finish(self, timeout_s: float) -> None:
+    def _finish(self, timeout_s: float, at_most_bytes: int) -> None:
         deadline_s = self._clock.monotonic() + timeout_s
         poll = select.poll()
         while (state := self._connection.poll()) != extensions.POLL_OK:
+            self._connection.notifies.clear()  # nobody has asked for any
+            if self._wire.ahead(self._connection.fileno()) > at_most_bytes:
+                self.drop()
+                raise AnswerTooLarge(f"more than {at_most_bytes:,} bytes")
             left_s = deadline_s - self._clock.monotonic()
             poll.register(self._connection.fileno(), _EVENTS[state])
             ready = left_s > 0 and poll.poll(left_s * 1000)

@@ -13,6 +13,7 @@ from agent.sources._slow_log_place import identity
 from agent.sources._slow_log_times import Window, Zone, starts
 
 KIND = "mysql_slow_log"
+_LONGEST_S = 839 * 3_600.0  # 838:59:59.999999 is the longest TIME
 # How our own reads begin, which MySQL logs where log_queries_not_using_indexes is on: they are nobody's slow queries.
 OURS = b"SELECT /* dbpower-agent */"
 
@@ -76,11 +77,14 @@ class Mapper:
 
 
 def seconds(time: bytes | None) -> float:
-    """A TIME of the server, `HHH:MM:SS.ffffff`, in seconds."""
+    """A TIME of the server, `HHH:MM:SS.ffffff`, in seconds. Raises ValueError when it is none."""
     if not time:
         return 0.0
     hours, minutes, rest = time.split(b":")
-    return int(hours) * 3600 + int(minutes) * 60 + float(rest)
+    found = int(hours) * 3600 + int(minutes) * 60 + float(rest)
+    if not abs(found) <= _LONGEST_S:
+        raise ValueError("no TIME is that long")
+    return found
 
 
 def cut_at_character(text: bytes, limit: int) -> bytes:

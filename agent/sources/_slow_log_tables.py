@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import closing
 
-from agent.errors import SlowLogMissing, SlowLogNotGranted, SlowLogOff
+from agent.errors import AnswerSenseless, SlowLogMissing, SlowLogNotGranted, SlowLogOff
 from agent.sources import SourceSettings, Strain
 from agent.sources._mysql_session import Row, Session
 from agent.sources._slow_log_place import LIVE, Counters, Place, digest
 from agent.sources._slow_log_rows import OURS
+from agent.sources._understood import understood
 
 _COLUMNS = """
     start_time, user_host, query_time, lock_time, rows_sent, rows_examined, db, thread_id,
@@ -29,6 +30,7 @@ _LOGS_TO_TABLE = """
         AND FIND_IN_SET('NONE', @@global.log_output) = 0 AND @@global.min_examined_row_limit = 0
         AND @@global.log_queries_not_using_indexes = 0
 """
+_WIDTH = 10  # columns of `_COLUMNS`
 CHUNK_ROWS, CHUNK_BYTES = 100, 1_048_576  # few rows at once: what is held of them is most of the memory
 
 
@@ -61,14 +63,22 @@ class Tables:
         """
         self._meter.read(start)
         sql = self._rows(start, count, table)
-        return self.connected().stream(sql, chunk_rows=CHUNK_ROWS, chunk_bytes=CHUNK_BYTES, is_new=is_new)
+        rows = self.connected().stream(sql, chunk_rows=CHUNK_ROWS, chunk_bytes=CHUNK_BYTES, is_new=is_new)
+        left = count
+        with closing(rows) as chunks:
+            for chunk in chunks:
+                left -= len(chunk)
+                if left < 0:
+                    raise AnswerSenseless("it gives more rows than were asked for")
+                yield _as_asked(chunk)
 
     def row(self, position: int, table: str = LIVE) -> Row | None:
         """The row there, None behind the end."""
         self._meter.read(position)
-        rows = self.connected().rows(self._rows(position, 1, table))
+        rows = _as_asked(self.connected().rows(self._rows(position, 1, table)))
         return rows[0] if rows else None
 
+    @understood()
     def count(self) -> int:
         """How many rows the log has."""
         present = int(self.connected().rows(_COUNT)[0][0])
@@ -97,6 +107,7 @@ class Tables:
             return False
         return last is not None and digest(last) == place.last
 
+    @understood()
     def counters(self) -> Counters:
         """The server's count of slow statements, and its clock."""
         values = {name.decode(): int(value) for name, value in self.connected().rows(_COUNTERS)}
@@ -105,6 +116,7 @@ class Tables:
         uptime_s = values["Uptime"]
         return Counters(values["Slow_queries"], int(now) - uptime_s, others, uptime_s)
 
+    @understood()
     def strain(self) -> Strain:
         """The connections that others use and may use: one status counter and one variable that every user may read."""
         ((_, connected),) = self.connected().rows(_CONNECTED)
@@ -115,6 +127,7 @@ class Tables:
         """Whether the server writes each statement that it counts as slow into the log."""
         return self.connected().rows(_LOGS_TO_TABLE) == [(b"1",)]
 
+    @understood()
     def demand_log(self) -> None:
         """Raises SlowLogOff when nothing is written into the log."""
         ((is_on, output),) = self.connected().rows(_SWITCHES)
@@ -123,3 +136,9 @@ class Tables:
 
     def _rows(self, start: int, count: int, table: str) -> str:
         return _ROWS.format(columns=self._columns, table=table.replace("`", "``"), start=start, count=count)
+
+
+def _as_asked(rows: list[Row]) -> list[Row]:
+    if any(len(row) != _WIDTH for row in rows):
+        raise AnswerSenseless("its rows have other columns than those that were asked for")
+    return rows

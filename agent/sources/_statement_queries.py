@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import cast
 
-from agent.errors import SetupError, StatementsNotCreated, StatementsNotGranted
+from agent.errors import AnswerSenseless, SetupError, StatementsNotCreated, StatementsNotGranted
 from agent.sources import Strain
 from agent.sources._postgres_session import MARKER, Session
 from agent.sources._statement_counters import Row
 from agent.sources._statement_servers import Sight
+from agent.sources._understood import understood
 
 _EXTENSION = f"""
     SELECT {MARKER} quote_ident(n.nspname), pg_has_role('pg_read_all_stats', 'USAGE'),
@@ -89,10 +91,15 @@ class Link:
     shape: Shape
     identity: Sight
 
+    @understood()
     def counters(self) -> list[Row]:
         """Every statement that was called; only those of the own user without pg_read_all_stats."""
         sql = _COUNTERS if self.shape.has_levels else _COUNTERS_BEFORE_1_9
-        return cast("list[Row]", self.session.rows(self.shape.fill(sql)))
+        rows = cast("list[Row]", self.session.rows(self.shape.fill(sql)))
+        # One that is no number spoils the baseline, and every look after that.
+        if not math.isfinite(sum(row[4] + row[5] + row[6] + row[7] for row in rows)):
+            raise AnswerSenseless("its counters are not finite")
+        return rows
 
     def demand_loaded(self) -> None:
         """Raises what `counters` and `sight` would meet."""
@@ -101,6 +108,7 @@ class Link:
         else:
             self.session.rows(self.shape.fill(_ANY))
 
+    @understood()
     def sight(self) -> Sight:
         """What the server says of itself now. Raises StatementsNotGranted when it would not say all."""
         sql = _STATE_AND_INFO if self.shape.has_info else _STATE
@@ -108,8 +116,14 @@ class Link:
         if not granted:
             raise StatementsNotGranted
         reset = None if reset is None else str(reset)
-        return replace(self.identity, at=at, reset=reset, dealloc=dealloc, active_ms=active_ms)
+        dealloc = None if dealloc is None else int(dealloc)
+        active_ms = None if active_ms is None else float(active_ms)
+        found = replace(self.identity, at=float(at), reset=reset, dealloc=dealloc, active_ms=active_ms)
+        if not math.isfinite(found.at + found.run_at + float(reset or 0) + (active_ms or 0)):
+            raise AnswerSenseless("its moments are not finite")
+        return found
 
+    @understood()
     def strain(self) -> Strain:
         """The connections that other clients use, and may use."""
         ((connected, allowed),) = self.session.rows(_STRAIN)
@@ -131,20 +145,23 @@ class Link:
         """Names by oid."""
         return self._names(_ROLES)
 
+    @understood()
     def _names(self, sql: str) -> dict[int, str]:
         try:
-            return dict(self.session.rows(sql))
+            return {oid: str(name) for oid, name in self.session.rows(sql)}
         except SetupError:  # one name that is not valid in its encoding makes all unreadable
             return {}
 
 
+@understood()
 def link(session: Session) -> Link:
     """Asks for the extension, the grants and the server. Raises a SetupError that names what is missing."""
     shape = shape_of(session)
     ((system, run_at, address),) = session.rows(shape.fill(_IDENTITY))
-    return Link(session, shape, Sight(system=system, run_at=run_at, address=address))
+    return Link(session, shape, Sight(system=int(system), run_at=float(run_at), address=str(address)))
 
 
+@understood()
 def shape_of(session: Session) -> Shape:
     """What the extension offers in the database of the session. Raises a SetupError that names what is missing."""
     found = session.rows(_EXTENSION)

@@ -18,10 +18,11 @@ from agent.clock import Clock
 from agent.errors import SetupError, SourceError, TextsUndecodable
 from agent.news import News
 from agent.sources import SourceSettings
-from agent.sources._postgres_session import MARKER, Row, Session
+from agent.sources._postgres_session import ANSWER_BYTES, MARKER, Row, Session
 from agent.sources._statement_counters import KEY_LENGTH, Delta, Key
 from agent.sources._statement_queries import Link, shape_of
 from agent.sources._statement_records import Text, Texts
+from agent.sources._understood import understood
 
 _TEXTS = f"""
     SELECT {MARKER} userid, dbid, queryid, {{toplevel}}, left(query, %s),
@@ -38,6 +39,7 @@ _DATABASES_OF_BYTES = f"""
     ORDER BY datname LIMIT 3
 """
 
+_TEXTS_BYTES, _SIGN_BYTES = 32 * 1_048_576, 4
 EVICTED, NOT_GRANTED = "evicted", "insufficient privilege"
 UNDECODABLE, BESIDE_ONE = "undecodable", "another one is undecodable"
 NOT_STORED = "lost by the server"  # its file of texts was damaged or could not be rewritten
@@ -57,15 +59,26 @@ class TextReader:
         """The texts of these statements. Raises DatabaseAway."""
         queryids = list({delta.key[2] for delta in deltas})
         try:
-            rows = link.session.rows(link.shape.fill(_TEXTS), (self._limit, self._limit, queryids))
+            rows = [row for some in self._at_once(queryids) for row in self._rows(link, some)]
         except TextsUndecodable as error:
             return self._elsewhere(link, queryids, error)
         except SetupError as error:
             return Texts({}, error.detail[:100] or error.sentence)
         self._news.right()
-        found = {cast("Key", row[:KEY_LENGTH]): self._text(row[4], row[5]) for row in rows}
+        with understood():
+            found = {cast("Key", row[:KEY_LENGTH]): self._text(row[4], row[5]) for row in rows}
         is_whole = all(delta.key in found for delta in deltas)
         return Texts(found, EVICTED if is_whole or link.is_granted() else NOT_GRANTED)
+
+    def _at_once(self, queryids: list[int]) -> Iterator[list[int]]:
+        """So many at once that the longest texts there may be find room in memory."""
+        many = max(1, _TEXTS_BYTES // self._limit)
+        return (queryids[start : start + many] for start in range(0, len(queryids), many))
+
+    def _rows(self, link: Link, queryids: list[int]) -> list[Row]:
+        at_most_bytes = ANSWER_BYTES + len(queryids) * _SIGN_BYTES * self._limit
+        sql = link.shape.fill(_TEXTS)
+        return link.session.rows(sql, (self._limit, self._limit, queryids), at_most_bytes=at_most_bytes)
 
     def _text(self, text: str | None, digest: str | None) -> Text:
         return Text(missing=NOT_STORED) if text is None else Text(_cut(text, self._limit), digest)
@@ -79,7 +92,8 @@ class TextReader:
             finally:
                 session.drop()
             self._news.right()
-            return Texts(dict(self._decoded(rows)), EVICTED)
+            with understood():
+                return Texts(dict(self._decoded(rows)), EVICTED)
         self._news.wrong(error)
         return Texts({}, BESIDE_ONE)
 

@@ -17,8 +17,18 @@ class Wire:
 
     def since_last(self, descriptor: int) -> int:
         """Bytes that came since the last call; 0 when nobody knows (a Unix socket, an older kernel)."""
-        before, self._seen = self._seen, _received(descriptor)
-        return max(0, self._seen - before)
+        count = self.ahead(descriptor)
+        self._seen += count
+        return count
+
+    def ahead(self, descriptor: int) -> int:
+        """The same, and they will be counted again by `since_last`."""
+        return max(0, _received(descriptor) - self._seen)
+
+    @property
+    def total(self) -> int:
+        """Bytes up to the last call of `since_last`."""
+        return self._seen
 
 
 def _received(descriptor: int) -> int:

@@ -25,6 +25,7 @@ from agent.sources._slow_log_rotation import Rotation
 from agent.sources._slow_log_rows import Mapper
 from agent.sources._slow_log_tables import Tables
 from agent.sources._slow_log_times import Window, Zone
+from agent.sources._understood import understood
 from storage.envelope import Gap
 
 STATEMENT_S = 2.0  # how long one statement may keep an administrator from rotating the table
@@ -200,6 +201,7 @@ class SlowLogTable:
                     yield head[1:]
             yield from chunks
 
+    @understood()
     def _take(self, place: Place, chunk: list[Row], window: Window) -> tuple[tuple[Record, ...], Place]:
         now, session = self._clock.now(), self._tables.connected()
         first = place.first or digest(chunk[0])

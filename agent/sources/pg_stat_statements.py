@@ -33,6 +33,7 @@ from agent.sources._statement_queries import Link, link
 from agent.sources._statement_records import Look
 from agent.sources._statement_servers import Sight
 from agent.sources._statement_texts import TextReader
+from agent.sources._understood import understood
 from storage.envelope import Gap
 
 KIND = "pg_stat_statements"
@@ -124,10 +125,11 @@ class StatementStatistics:
         try:
             known = self._decoded(bookmark)
             rows, began, ended = self._counted()
-            after = self._taken(rows, began)
-            opening = known.open(began, merged=after.merged).comparable(merged=after.merged)
-            found = _compared(opening, after, ended, self._settings.db.min_exec_time_ms)
-            gaps = gaps_of(self._settings.watch, opening, found.forgotten, after.taken_at)
+            with understood():
+                after = self._taken(rows, began)
+                opening = known.open(began, merged=after.merged).comparable(merged=after.merged)
+                found = _compared(opening, after, ended, self._settings.db.min_exec_time_ms)
+                gaps = gaps_of(self._settings.watch, opening, found.forgotten, after.taken_at)
             yield from self._readings(found, opening, after, gaps)
             finished = True
         finally:
@@ -159,6 +161,7 @@ class StatementStatistics:
             known = decode(bookmark) if bookmark else Bookmark()
         return known
 
+    @understood()
     def _encoded(self, bookmark: Bookmark) -> bytes:
         self._last = (bookmark.encode(), bookmark)
         return self._last[0]
@@ -185,7 +188,9 @@ class StatementStatistics:
         for start in range(0, len(slow), STATEMENTS_A_READING):
             part = slow[start : start + STATEMENTS_A_READING]
             self.meter.read(max(0, len(after.rows) - len(part)))  # each text is searched among all of them
-            records = look.records(part, self._texts.read(of_the_server, part))
+            texts = self._texts.read(of_the_server, part)
+            with understood():
+                records = look.records(part, texts)
             ahead.update({delta.key: delta.row for delta in part})
             is_last = start + STATEMENTS_A_READING >= len(slow)
             part_way = opening.bookmark.at(replace(opening.before, ahead=dict(ahead), ahead_at=after.taken_at))
@@ -203,12 +208,14 @@ class StatementStatistics:
             rows = of_the_server.counters()
             ended = of_the_server.sight()
             if ended.reset == began.reset:  # then it was so all the while
-                return by_key(rows), began, ended
+                with understood():
+                    return by_key(rows), began, ended
             began = ended
         raise SetupError("the counters were reset again and again while they were read")
 
     def _linked(self) -> Link:
         if self._link is None or not self._link.session.is_open:
+            self.close()
             session = self._connect(self._settings, self._clock)
             try:
                 self._link = link(session)

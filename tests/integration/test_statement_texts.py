@@ -141,9 +141,9 @@ def test_nothing_more_is_asked_when_all_texts_are_well(server: WatchedPostgres) 
     asked: list[str] = []
 
     class Listened(Session):
-        def rows(self, sql: str, values: Any = ()) -> Any:
+        def rows(self, sql: str, values: Any = (), **limits: Any) -> Any:
             asked.append(sql)
-            return super().rows(sql, values)
+            return super().rows(sql, values, **limits)
 
     config = {"connect_timeout": 3, "read_timeout": 20, "min_exec_time_ms": 5, **server.monitor()}
     db = DbConfig(**config)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agent.errors import DatabaseAway
-from agent.sources._postgres_session import Row, Session
+from agent.sources._postgres_session import ANSWER_BYTES, Row, Session
 
 SLOW_MS = 500.0
 EVENT_S = 10.0  # between two things that happen: more than what is taken for the same moment
@@ -106,7 +106,7 @@ class Wire(Session):
         since = version >= (1, 11)
         return ["total_exec_time", "max_exec_time", *["toplevel"] * (version >= (1, 9)), *["stats_since"] * since]
 
-    def rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+    def rows(self, sql: str, values: Sequence[object] = (), *, at_most_bytes: int = ANSWER_BYTES) -> list[Row]:
         if not self.is_open:
             raise DatabaseAway
         server = self.server
