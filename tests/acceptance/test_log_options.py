@@ -14,11 +14,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
+from agent import body
 from agent.dev.server_process import free_port
+from agent.sinks import QUERIES, TOPICS
+from storage.envelope import Change, Draft
 from storage.outbox import FILE_NAME, Outbox
-from tests.faults.looks import TOPICS, change
+from tests.fakes.stub_backend import StubBackend
 from tests.servers.agent_process import ROOT, run_agent, write
 
 WORDS = (
@@ -97,15 +101,22 @@ def test_what_once_met_is_told_in_json_and_at_the_level_that_was_asked_for(confi
     assert (" WARNING collection.wrong [DB-01] " in text, "watch.entered" in text) == (True, False)
 
 
-def test_a_replay_tells_what_it_meets_when_it_is_asked_to(config: Path, tmp_path: Path) -> None:
-    data = tmp_path / "dead"
-    with closing(Outbox(data, topics=TOPICS)) as outbox:
-        outbox.commit(change(0, 3))
-    script = ROOT / "scripts" / "replay.py"
-    wrong_key = tmp_path / "x"
-    argv = [sys.executable, str(script), str(data), "--config", str(config), "--ledger", str(wrong_key / "none")]
-    done = subprocess.run([*argv, "--log-format", "json"], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr[:7]) == (2, "[RP-01]")
-    for words in (["--log-level", "LOUD"], ["--log-format", "xml"]):
-        done = subprocess.run([*argv, *words], capture_output=True, text=True, timeout=60, check=False)
-        assert (done.returncode, "invalid choice" in done.stderr) == (2, True)
+def test_a_replay_tells_what_it_meets_when_it_is_asked_to(tmp_path: Path) -> None:
+    with StubBackend() as stub:
+
+        def said(number: int, *words: str) -> list[str]:
+            data = tmp_path / str(number)
+            with closing(Outbox(data, topics=TOPICS)) as outbox:
+                packed = body.queries([orjson.dumps({"id": f"r{number}", "sql_text": "SELECT 1"})])
+                outbox.commit(Change((Draft(QUERIES, 1, packed),)))
+            stub.drop_answers(3)
+            to = ("--backend-url", stub.url, "--api-key", stub.api_key, "--collector-id", str(stub.collector_id))
+            argv = [sys.executable, str(ROOT / "scripts" / "replay.py"), str(data), *to, *words]
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+            assert (done.returncode, stub.dropped) == (0, 3 * (number + 1))
+            return [line for line in done.stderr.splitlines() if "delivery." in line]
+
+        told = [json.loads(line)["event"] for line in said(0, "--log-level", "INFO", *JSON)]
+        assert told == ["delivery.wrong", "delivery.right"]
+        assert [line.split()[1:3] for line in said(1, "--log-level", "WARNING")] == [["WARNING", "delivery.wrong"]]
+        assert said(2) == []
