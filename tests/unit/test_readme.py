@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import re
 import shlex
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from pydantic_core import PydanticUndefined
 
 import agent.errors
 import storage.errors
+from agent import journal
 from agent.cli import FOUND, INTERRUPTED, RUNNING, UNUSABLE, cli
 from agent.cli.outbox import outbox
 from agent.config.complaints import section
@@ -49,7 +51,7 @@ from agent.sources._statement_servers import (
     RESET,
 )
 from agent.status import Scoreboard
-from scripts import replay
+from scripts import install_service, replay
 from scripts.bench import MEASUREMENTS
 from storage.connection import connect_readonly
 from storage.errors import CodedError
@@ -67,6 +69,8 @@ PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 # Codes that nobody raises: the families, and TLS options that do not exist yet. The README has its own words for them.
 NOT_RAISED = {"DB-00", "OB-00"}
+# Names of fields in the journal, which begin as the variables do.
+JOURNAL_FIELDS = {"DBPOWER_EVENT", "DBPOWER_CODE", "DBPOWER_WATCH"}
 # What a reader makes for himself while following the README.
 MADE_BY_READER = {"config.json", "collector.log", "secrets", ".venv"}
 
@@ -122,7 +126,7 @@ def test_the_variables_it_names_are_read_by_the_agent() -> None:
     example = json.loads(blocks("json", chapter("### Several databases"))[0])
     known = set(variables(example))
     named = {name.removesuffix("_FILE") for name in re.findall(r"DBPOWER_[A-Z_]+[A-Z]", TEXT)}
-    assert named - known == set()
+    assert named - known == JOURNAL_FIELDS
     assert {"DBPOWER_API_KEY", "DBPOWER_DB_CONFIG_PASSWORD", "DBPOWER_DATABASES_ORDERS_DB_CONFIG_PASSWORD"} <= named
 
 
@@ -185,6 +189,18 @@ def test_every_option_of_a_replay_stands_in_the_table_and_no_other() -> None:
     named = {name for row in rows for name in re.findall(r"`(--[a-z-]+)", row[0])}
     known = {name for action in replay.parser()._actions for name in action.option_strings}
     assert named == known - {"-h", "--help"}
+
+
+def test_every_option_of_the_installation_stands_in_the_table_and_no_other() -> None:
+    rows = table("option of `install-service`")
+    named = {name for row in rows for name in re.findall(r"`(--[a-z-]+)", row[0])}
+    known = {name for action in install_service.parser()._actions for name in action.option_strings}
+    assert named == known - {"-h", "--help"}
+
+
+def test_the_fields_of_the_journal_are_those_that_the_agent_writes() -> None:
+    told = journal.entry(logging.INFO, "x", "event", {"code": "BE-01", "watch": "default"})
+    assert set(re.findall(r"DBPOWER_[A-Z]+", told.decode())) == JOURNAL_FIELDS
 
 
 def test_what_leaves_of_a_text_is_what_it_shows() -> None:
