@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import logging
 import re
 import shlex
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from pydantic_core import PydanticUndefined
 
 import agent.errors
 import storage.errors
-from agent import machine, preparation
+from agent import journal, machine, preparation
 from agent.cli import FOUND, INTERRUPTED, RUNNING, UNUSABLE, cli
 from agent.cli.outbox import outbox
 from agent.cli.register import JWT
@@ -51,7 +52,7 @@ from agent.sources._statement_servers import (
     RESET,
 )
 from agent.status import Scoreboard
-from scripts import replay
+from scripts import install_service, replay
 from storage.connection import connect_readonly
 from storage.errors import CodedError
 from storage.outbox import FILE_NAME, Outbox
@@ -68,6 +69,7 @@ README = Page("README.md")
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 MOST_LINES, LONGEST = 600, 160  # a manual that is read to its end; tables may be wider
 CONTEXT = click.Context(cli, **cli.context_settings)
+JOURNAL_FIELDS = {"DBPOWER_EVENT"}
 CODE = re.compile(r"\b[A-Z]{2}-\d\d\b")
 
 
@@ -102,7 +104,10 @@ def test_the_variables_it_names_are_read_by_the_agent() -> None:
     example = json.loads(blocks("json", README.chapter("### Several databases"))[0])
     known = set(variables(example))
     named = {name.removesuffix("_FILE") for name in re.findall(r"DBPOWER_[A-Z_]+[A-Z]", README.text)}
-    assert named - known == {JWT}  # which `register` alone reads
+    assert named - known == {
+        JWT,
+        *JOURNAL_FIELDS,
+    }  # one of them is `register`'s alone, others are fields of the journal
     assert {"DBPOWER_API_KEY", "DBPOWER_DB_CONFIG_PASSWORD", "DBPOWER_DATABASES_ORDERS_DB_CONFIG_PASSWORD"} <= named
 
 
@@ -188,6 +193,17 @@ def test_every_option_of_a_replay_stands_in_the_table_and_no_other() -> None:
     named = [name for row in rows for name in re.findall(r"`(--[a-z-]+)", row[0])]
     known = {name for action in replay.parser()._actions for name in action.option_strings}
     assert sorted(named) == sorted(known - {"-h", "--help"})
+
+
+def test_every_option_of_the_installation_is_named() -> None:
+    known = {name for action in install_service.parser()._actions for name in action.option_strings}
+    part = README.chapter("### Run as a service (systemd):")
+    assert [name for name in known - {"-h"} if name not in part] == []
+
+
+def test_the_field_of_the_journal_is_one_that_the_agent_writes() -> None:
+    told = journal.entry(logging.INFO, "x", "event", {})
+    assert set(re.findall(r"DBPOWER_[A-Z]+", told.decode())) >= JOURNAL_FIELDS
 
 
 def test_what_leaves_of_a_text_is_what_it_shows() -> None:
