@@ -25,6 +25,7 @@ import pytest
 
 from agent.config.remote import FILE_NAME as REMOTE
 from agent.dev.server_process import free_port, wait_until
+from agent.status_door import ask
 from storage.outbox import FILE_NAME
 from tests.fakes.marked import Sweep, files
 from tests.fakes.stub_backend import StubBackend
@@ -182,8 +183,11 @@ class Life:
     def run(self, log_format: str) -> None:
         """It runs, is asked, is commanded, and dies of SIGABRT, as systemd's watchdog ends one that hangs."""
         words = ("-m", "agent", "--config", str(self.config), "--log-format", log_format)
+        beats = len(self.stub.heartbeats)
         with AgentProcess(self.config, *words, variables=self.variables) as agent:
             self._records_have_come()
+            assert self.stub.wait_for(lambda each: len(each.heartbeats) > beats, SOON_S)
+            assert wait_until(lambda: ask(self.data) is not None, SOON_S)
             self._ask(agent)
             self._command()
             for file in ("cmdline", "environ"):
@@ -200,7 +204,6 @@ class Life:
             return any(self.mark in record["sql_text"] for record in stub.records)
 
         assert self.stub.wait_for(has_come, SOON_S)
-        assert self.stub.wait_for(lambda each: bool(each.heartbeats), SOON_S)
 
     def _ask(self, agent: AgentProcess) -> None:
         with socket.socket(socket.AF_UNIX) as asking:
