@@ -183,8 +183,11 @@ class Life:
     def run(self, log_format: str) -> None:
         """It runs, is asked, is commanded, and dies of SIGABRT, as systemd's watchdog ends one that hangs."""
         words = ("-m", "agent", "--config", str(self.config), "--log-format", log_format)
+        beats = len(self.stub.heartbeats)
         with AgentProcess(self.config, *words, variables=self.variables) as agent:
             self._records_have_come()
+            assert self.stub.wait_for(lambda each: len(each.heartbeats) > beats, SOON_S)
+            assert wait_until(lambda: ask(self.data) is not None, SOON_S)
             self._ask(agent)
             self._command()
             for file in ("cmdline", "environ"):
@@ -201,7 +204,6 @@ class Life:
             return any(self.mark in record["sql_text"] for record in stub.records)
 
         assert self.stub.wait_for(has_come, SOON_S)
-        assert self.stub.wait_for(lambda each: bool(each.heartbeats), SOON_S)
 
     def _ask(self, agent: AgentProcess) -> None:
         assert wait_until(lambda: ask(self.data) is not None, SOON_S)  # also of the one before its name may be there
