@@ -27,9 +27,10 @@ from tests.servers.slow_log_server import SlowLogServer
 
 THREAD_GRACE_S = 2.0
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # As a shell does to what it starts in the background; the programs that the tests start would inherit it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        # As a shell or nohup does to what it starts in the background; the programs of the tests would inherit it.
+        signal.signal(number, usual)
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, max_examples=100)

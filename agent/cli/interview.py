@@ -23,6 +23,7 @@ _FINE: Tree = {
     "db_type": "mysql",
     "db_config": {"host": "localhost", "user": "u"},
 }
+_OF_THE_WAY = ("backend_url", "tls", "proxy")
 _NUMBERS = frozenset({"collector_id", "db_config.port"})
 
 
@@ -43,9 +44,13 @@ class Interview:
         told = find(self._above, path_of(dotted))
         return find(self.tree, path_of(dotted)) if told is None else told
 
-    def whole(self, path: Path, environ: Mapping[str, str]) -> Config:
-        """The configuration of what is known so far, with stand-ins for the rest. Raises ConfigError."""
-        return assemble({**deepcopy(_FINE), **self.tree}, path, environ, {})[0]
+    def way(self, path: Path, environ: Mapping[str, str]) -> Config:
+        """How the backend is reached, as far as it is known; with stand-ins for all that does not matter for that.
+
+        Raises ConfigError.
+        """
+        known = {key: self.tree[key] for key in _OF_THE_WAY if key in self.tree}
+        return assemble({**deepcopy(_FINE), **known}, path, environ, {})[0]
 
     def want(
         self, dotted: str, question: str, *, usual: object = None, hidden: bool = False, given: object = None

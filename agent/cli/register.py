@@ -60,7 +60,7 @@ def register_now(interview: Interview, said: dict[str, Any], path: Path) -> None
     token = _token(said.get("jwt_file"), asks=interview.asks)
     known = {each: interview.value(f"db_config.{each}") for each in _ADDRESS}
     address = {each: value for each, value in known.items() if value is not None}
-    transport = make_transport(interview.whole(path, os.environ), as_collector=False)
+    transport = make_transport(interview.way(path, os.environ), as_collector=False)
     try:
         wanted = Wanted(name or platform.node(), interview.value("db_type"), team, address)
         registered = registration.register(transport, token, wanted)
