@@ -270,7 +270,7 @@ _ANY = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_siz
 _ODD = _ANY | st.sampled_from(
     [Decimal("NaN"), Decimal("1.5"), [1, 2], {"a": 1}, datetime(2026, 1, 31, tzinfo=UTC), 10**400]
 )
-_MADE = {26: int, 20: int, 16: bool, 701: float}
+_MADE = {26: int, 20: int, 16: bool, 701: float, 25: str}
 _COUNTED = (10, 5, 77, True, 3, 9_000.0, 4_000.0, 3, 1_770_000_000.5)
 _HONEST: dict[str, list[tuple[Any, ...]]] = {
     "pg_extension": [("public", True, True, True)],
