@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from agent.command_book import CommandBook
-from agent.command_log import MASK, CommandLog
+from agent.command_log import MASK, CommandLog, password_of
 from agent.commands import WORDS, Command, Result
-from agent.config.permission import CREDENTIAL, OFF, SWITCHED_OFF
-from agent.config.places import DB_CONFIG
+from agent.config.permission import OFF, SWITCHED_OFF
 from agent.errors import CommandRefused
 from agent.logs import tell
 from agent.ration import Ration
@@ -27,7 +26,6 @@ TOO_MANY = "the backend gives more commands than a watch takes; they wait there"
 TOLD_AGAIN_S = 3_600.0
 _REMEMBERED = 1_000  # commands that came in and have no answer yet
 _TARGET_CHARACTERS = 100
-_PASSWORD_CHARACTERS = 4  # what is shorter is found in any sentence
 
 
 def is_paused(outbox: Outbox, name: str, mode: str) -> bool:
@@ -180,7 +178,5 @@ class CommandDesk:
 
 def _without_password(sentence: str, command: Command) -> str:
     """A server that was tried may say the password again that it was sent."""
-    database = command.params.get(DB_CONFIG)
-    password = database.get(CREDENTIAL) if isinstance(database, dict) else None
-    is_told = isinstance(password, str) and len(password) >= _PASSWORD_CHARACTERS
-    return sentence.replace(str(password), MASK) if is_told else sentence
+    password = password_of(command.params)
+    return sentence.replace(password, MASK) if password else sentence

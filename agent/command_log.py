@@ -17,7 +17,7 @@ from pathlib import Path
 
 from agent.body import dumps
 from agent.commands import Command, Result
-from agent.config.permission import ADDRESS, INTERVALS, ON_TRUST, TARGET, THRESHOLDS
+from agent.config.permission import ADDRESS, CREDENTIAL, INTERVALS, ON_TRUST, TARGET, THRESHOLDS
 from agent.config.places import DB_CONFIG
 from agent.logs import tell
 from storage.directory import sync_directory
@@ -27,6 +27,7 @@ FILE_NAME, OLDER_NAME = "commands.log", "commands.log.1"
 MAX_BYTES = 1_048_576
 MASK, _SECRET_WORD = "***", "passw"
 RECEIVED, ANSWERED, LEFT = "received", "answered", "left"
+_PASSWORD_CHARACTERS = 4
 _KEYS_SHOWN, _NAME_CHARACTERS, _VALUE_CHARACTERS, _RESULT_CHARACTERS = 20, 40, 255, 1_000
 
 
@@ -91,25 +92,35 @@ class CommandLog:
 
 def masked(params: Mapping[str, object]) -> dict[str, object]:
     """The params without what could be a secret: every value but those of keys that are known to hold none."""
-    shown = _masked({name: value for name, value in params.items() if name != DB_CONFIG}, (*INTERVALS, TARGET))
+    secret = password_of(params)
+    shown = _masked({name: value for name, value in params.items() if name != DB_CONFIG}, (*INTERVALS, TARGET), secret)
     if DB_CONFIG in params:
         database = params[DB_CONFIG]
         harmless = (*ADDRESS, *THRESHOLDS, *ON_TRUST)
-        shown[DB_CONFIG] = _masked(database, harmless) if isinstance(database, dict) else MASK
+        shown[DB_CONFIG] = _masked(database, harmless, secret) if isinstance(database, dict) else MASK
     return shown
 
 
-def _masked(given: Mapping[str, object], harmless: tuple[str, ...]) -> dict[str, object]:
+def password_of(params: Mapping[str, object]) -> str:
+    """The password that came with the command; empty when there is none, or none that is not found in any sentence."""
+    database = params.get(DB_CONFIG)
+    password = database.get(CREDENTIAL) if isinstance(database, dict) else None
+    return password if isinstance(password, str) and len(password) >= _PASSWORD_CHARACTERS else ""
+
+
+def _masked(given: Mapping[str, object], harmless: tuple[str, ...], secret: str) -> dict[str, object]:
     shown = {
-        plain(name, _NAME_CHARACTERS): value if name in harmless and _is_harmless(value) else MASK
+        plain(name, _NAME_CHARACTERS): value if name in harmless and _is_harmless(value, secret) else MASK
         for name, value in list(given.items())[:_KEYS_SHOWN]
     }
     more = len(given) - _KEYS_SHOWN
     return {**shown, "...": f"{more:,} more keys"} if more > 0 else shown
 
 
-def _is_harmless(value: object) -> bool:
+def _is_harmless(value: object, secret: str) -> bool:
     if isinstance(value, str):
+        if secret and secret in value:
+            return False
         # An address with a password in it may stand where only a name is wanted.
         is_simple = len(value) <= _VALUE_CHARACTERS and value.isprintable()
         return is_simple and "://" not in value and _SECRET_WORD not in value.lower()

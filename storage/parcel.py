@@ -25,7 +25,22 @@ FORMAT = 1
 _LEVEL = 6
 _CHAIN = 16  # hexadecimal digits of the digest of all lines before
 _HEAD, _COMMA, _TAIL = '{"queries":[', ",", "]}"
-_NAMES = ("key", "seq", "topic", "place", "created_at", "records", "lines", "whole", "sha256")
+# What a line holds besides the record; who has written it by hand may have written anything.
+_SHAPE: dict[str, tuple[type, ...]] = {
+    "key": (str,),
+    "seq": (int,),
+    "topic": (str,),
+    "place": (int,),
+    "created_at": (int, float),
+    "records": (int,),
+    "lines": (int,),
+    "whole": (bool,),
+    "sha256": (str,),
+    "number": (int,),
+    "chain": (str,),
+}
+_LARGEST = 2**63  # what SQLite can count
+_LINE_BYTES = 7 * 64 * 1_048_576  # the longest text there may be, with every sign of it escaped
 _DECODER = json.JSONDecoder()
 
 
@@ -168,7 +183,7 @@ def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
         with gzip.open(path, "rb") as lines:
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(iter(lambda: lines.readline(_LINE_BYTES), b""), 1):
                 yield number, line
     except (OSError, EOFError, zlib.error) as error:
         place = f", behind line {number}" if number else ""
@@ -181,14 +196,31 @@ def _parsed(path: Path, number: int, line: bytes) -> tuple[dict[str, Any], str]:
         text = line.decode("utf-8")
         entry = json.loads(text)
         if "manifest" in entry:
-            dict(entry["manifest"])
+            _demand_manifest(entry["manifest"])
         else:
-            _ = [entry[name] for name in (*_NAMES, "number", "chain")]
+            _demand_shape(entry)
             at = text.index(',"record":') + len(',"record":')
             return entry, text[at : text.rindex("}")]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ParcelDamaged(f"{path}, line {number}: it is no line of an export ({error})") from error
     return entry, ""
+
+
+def _demand_shape(entry: dict[str, Any]) -> None:
+    """Raises ValueError, TypeError, KeyError."""
+    for name, kinds in _SHAPE.items():
+        value = entry[name]
+        is_plain = value.isascii() and value.isprintable() if isinstance(value, str) else -_LARGEST <= value < _LARGEST
+        if type(value) not in kinds or not is_plain:
+            raise ValueError(f"{name} is not what it should be")
+
+
+def _demand_manifest(told: Any) -> None:
+    """Raises ValueError, AttributeError."""
+    if any(
+        type(told.get(name)) not in {int, type(None)} for name in ("format", "envelopes", "records", "first", "last")
+    ):
+        raise ValueError("the manifest is not what it should be")
 
 
 def _envelope(path: Path, number: int, entry: dict[str, Any], texts: list[str]) -> Envelope:

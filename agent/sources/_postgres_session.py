@@ -123,12 +123,24 @@ class Session:
             cursor.execute(f"SET {MARKER} idle_session_timeout = 0")
             self._wait(_SMALL_BYTES)
 
-    def rows(self, sql: str, values: Sequence[object] = (), *, at_most_bytes: int = ANSWER_BYTES) -> list[Row]:
-        """All rows of the result. Raises one of our errors; then the connection may be unusable."""
+    def rows(
+        self,
+        sql: str,
+        values: Sequence[object] = (),
+        *,
+        at_most_bytes: int = ANSWER_BYTES,
+        types: Sequence[int] | None = None,
+    ) -> list[Row]:
+        """All rows of the result. Raises one of our errors; then the connection may be unusable.
+
+        `types`: which the columns must have, as the server numbers them; so nobody has to look at each value.
+        """
         try:
             with self._connection.cursor() as cursor:
                 cursor.execute(sql, values or None)
                 self._wait(at_most_bytes)
+                if types is not None and [column.type_code for column in cursor.description or ()] != [*types]:
+                    raise AnswerSenseless("its columns have other types than those that were asked for")
                 found = cursor.fetchall()
         except (psycopg2.Error, ValueError) as error:
             raise explain(error) from None

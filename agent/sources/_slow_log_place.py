@@ -13,6 +13,18 @@ from agent.sources._mysql_session import Row
 LIVE = "slow_log"  # the table that the server writes
 OLD = "slow_log_dbpower_old"  # where the agent itself moves it to
 
+_NONE = type(None)
+# What the fields of a bookmark may be, so that one which was altered is told as that, and not as a defect later.
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("position", "rows", "cutoff_until", "server_uptime_s"), (int,)),
+    **dict.fromkeys(("least", "server_started_at", "seen_at"), (int, _NONE)),
+    **dict.fromkeys(("first", "last", "read_at"), (str, _NONE)),
+    "from_top": (bool,),
+    "table": (str,),
+    "cutoff": (int, float, _NONE),
+    "spare": (tuple, _NONE),
+    "spent": (tuple, _NONE),
+}
 _SAME_START_S = 5  # a server tells its start off by a second or two
 
 # So much of the text takes part in a row's identity: the smallest that max_sql_text_bytes may be, so that another
@@ -165,9 +177,18 @@ def decode(bookmark: bytes) -> Place:
         if fields.pop("v") != 1:
             raise BookmarkUnreadable("mysql_slow_log")
         pairs = {name: tuple(fields.pop(name)) for name in ("spare", "spent") if fields.get(name)}
-        return Place(**{**fields, **pairs})
+        place = Place(**{**fields, **pairs})
+        if all(type(getattr(place, name)) in kinds for name, kinds in _KINDS.items()) and _are_whole(place):
+            return place
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise BookmarkUnreadable("mysql_slow_log") from None
+        pass
+    raise BookmarkUnreadable("mysql_slow_log")
+
+
+def _are_whole(place: Place) -> bool:
+    """Whether its tuples hold what they should."""
+    numbers, spent = place.spare or (0, 0), place.spent or ("", "", 0)
+    return [type(each) for each in (*numbers, *spent)] == [int, int, str, str, int]
 
 
 def identity(row: Row) -> bytes:

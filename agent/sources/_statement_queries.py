@@ -29,6 +29,8 @@ _COUNTERS_BEFORE_1_9 = f"""
         sum(rows)::bigint, NULL::float8
     FROM {{schema}}.pg_stat_statements(false) WHERE queryid IS NOT NULL AND calls > 0 GROUP BY 1, 2, 3
 """
+_OID, _BOOL, _INT8, _FLOAT8 = 26, 16, 20, 701
+_COUNTER_TYPES = (_OID, _OID, _INT8, _BOOL, _INT8, _FLOAT8, _FLOAT8, _INT8, _FLOAT8)
 _ANY = f"SELECT {MARKER} 1 FROM {{schema}}.pg_stat_statements(false) LIMIT 1"
 _HAS_INFO = f"SELECT {MARKER} to_regclass('{{schema}}.pg_stat_statements_info') IS NOT NULL"
 # A backend that crashes takes the other processes along, but not the postmaster: its start time would not tell.
@@ -95,7 +97,7 @@ class Link:
     def counters(self) -> list[Row]:
         """Every statement that was called; only those of the own user without pg_read_all_stats."""
         sql = _COUNTERS if self.shape.has_levels else _COUNTERS_BEFORE_1_9
-        rows = cast("list[Row]", self.session.rows(self.shape.fill(sql)))
+        rows = cast("list[Row]", self.session.rows(self.shape.fill(sql), types=_COUNTER_TYPES))
         # One that is no number spoils the baseline, and every look after that.
         if not math.isfinite(sum(row[4] + row[5] + row[6] + row[7] for row in rows)):
             raise AnswerSenseless("its counters are not finite")

@@ -39,6 +39,7 @@ _DATABASES_OF_BYTES = f"""
     ORDER BY datname LIMIT 3
 """
 
+_TEXT_TYPES = (26, 26, 20, 16, 25, 25)  # oid, oid, bigint, boolean, text, text
 _TEXTS_BYTES, _SIGN_BYTES = 32 * 1_048_576, 4
 EVICTED, NOT_GRANTED = "evicted", "insufficient privilege"
 UNDECODABLE, BESIDE_ONE = "undecodable", "another one is undecodable"
@@ -78,7 +79,8 @@ class TextReader:
     def _rows(self, link: Link, queryids: list[int]) -> list[Row]:
         at_most_bytes = ANSWER_BYTES + len(queryids) * _SIGN_BYTES * self._limit
         sql = link.shape.fill(_TEXTS)
-        return link.session.rows(sql, (self._limit, self._limit, queryids), at_most_bytes=at_most_bytes)
+        values = (self._limit, self._limit, queryids)
+        return link.session.rows(sql, values, at_most_bytes=at_most_bytes, types=_TEXT_TYPES)
 
     def _text(self, text: str | None, digest: str | None) -> Text:
         return Text(missing=NOT_STORED) if text is None else Text(_cut(text, self._limit), digest)

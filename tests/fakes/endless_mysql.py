@@ -107,6 +107,7 @@ def continued(talk: Talk, first: bytes = b"\x01") -> None:
         talk.connection.sendall(bytes(_LARGEST - len(first)))
         first, sent, number = b"", sent + _LARGEST, number + 1
     talk.connection.sendall(b"\0\0\0" + bytes([(1 + number) % 256]))
+    raise EOFError
 
 
 def long_row(talk: Talk) -> None:

@@ -118,7 +118,7 @@ def test_without_bounds_all_of_it_is_taken(at: str, flood: Callable[[Talk], None
     """The control."""
     with RogueMysql(endless_mysql.endless(at, flood)) as server:
         ended = looked("mysql", server.port, "unbounded")
-    assert ended.grown > 4 * MYSQL_PEAK
+    assert ended.grown > 4 * MYSQL_PEAK, ended
 
 
 @pytest.mark.parametrize("flood", [endless_mysql.drip, endless_mysql.drip_packets], ids=name_of)
@@ -224,7 +224,7 @@ def test_without_bounds_all_of_that_is_taken_too(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(endless_postgres, "AT_MOST", 96 * MIB)
     with EndlessPostgres(COUNTERS, endless_postgres.rows) as server:
         ended = looked("postgres", server.port, "unbounded")
-    assert (server.floods, ended.grown > 2 * POSTGRES_PEAK) == (1, True)
+    assert (server.floods, ended.grown > 2 * POSTGRES_PEAK) == (1, True), ended
 
 
 @pytest.mark.parametrize("flood", [endless_postgres.drip, endless_postgres.settings], ids=name_of)

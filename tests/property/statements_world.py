@@ -106,7 +106,14 @@ class Wire(Session):
         since = version >= (1, 11)
         return ["total_exec_time", "max_exec_time", *["toplevel"] * (version >= (1, 9)), *["stats_since"] * since]
 
-    def rows(self, sql: str, values: Sequence[object] = (), *, at_most_bytes: int = ANSWER_BYTES) -> list[Row]:
+    def rows(
+        self,
+        sql: str,
+        values: Sequence[object] = (),
+        *,
+        at_most_bytes: int = ANSWER_BYTES,
+        types: Sequence[int] | None = None,
+    ) -> list[Row]:
         if not self.is_open:
             raise DatabaseAway
         server = self.server

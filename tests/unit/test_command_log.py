@@ -198,6 +198,8 @@ def test_lines_of_several_watches_do_not_mix(log: CommandLog, tmp_path: Path) ->
         ({"db_config": {"database": "dbname=d PASSWORD=x"}}, {"db_config": {"database": MASK}}),
         ({"api_key": "x", "password": "x"}, {"api_key": MASK, "password": MASK}),
         ({"target": {"password": "x"}}, {"target": MASK}),
+        ({"target": "S3CR3T", "db_config": {"password": "S3CR3T"}}, {"target": MASK, "db_config": {"password": MASK}}),
+        ({"db_config": {"password": "S3CR3T", "host": "xS3CR3T"}}, {"db_config": {"password": MASK, "host": MASK}}),
     ],
 )
 def test_only_values_that_are_known_to_be_harmless_are_shown(params: dict[str, object], shown: object) -> None:
