@@ -6,6 +6,7 @@ What is not there skips its tests; in CI that is allowed only to what scripts/se
 """
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ from tests.servers.postgres import WatchedPostgres
 from tests.servers.slow_log_server import SlowLogServer
 
 THREAD_GRACE_S = 2.0
+
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # the tests were started by nohup; what they start was not
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, max_examples=100)
