@@ -281,7 +281,10 @@ def test_a_damaged_memory_of_changes_is_told_with_its_remedy(tmp_path: Path, tre
 
 # -- secrets ---------------------------------------------------------------------------------------------------------
 
-_FIELDS = ["api_key", "backend_url", "collector_id", "db_type", "db_config.password", "db_config.port", "db_config"]
+_FIELDS = [
+    *("api_key", "backend_url", "proxy", "collector_id"),
+    *("db_type", "db_config.password", "db_config.port", "db_config"),
+]
 _MARKED = st.sampled_from([MARK, f"x{MARK}", [MARK], {"deep": {"er": [MARK]}}, f"http://u:{MARK}@h", f"{MARK} \n"])
 
 
