@@ -322,7 +322,10 @@ def test_without_a_fault_nothing_is_unusable(tmp_path: Path, tree: Tree, loaded:
 
 # -- secrets ---------------------------------------------------------------------------------------------------------
 
-_FIELDS = ["api_key", "backend_url", "collector_id", "db_type", "db_config.password", "db_config.port", "db_config"]
+_FIELDS = [
+    *("api_key", "backend_url", "proxy", "collector_id"),
+    *("db_type", "db_config.password", "db_config.port", "db_config"),
+]
 _MARKED = st.sampled_from([MARK, f"x{MARK}", [MARK], {"deep": {"er": [MARK]}}, f"http://u:{MARK}@h", f"{MARK} \n"])
 
 
