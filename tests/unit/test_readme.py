@@ -25,6 +25,7 @@ from pydantic_core import PydanticUndefined
 import agent.errors
 import storage.errors
 from agent.cli import FOUND, INTERRUPTED, RUNNING, UNUSABLE, cli
+from agent.cli.migrate import migrate
 from agent.cli.outbox import outbox
 from agent.config.complaints import section
 from agent.config.environment import variables
@@ -155,7 +156,7 @@ def test_every_word_stands_in_the_table_and_no_other() -> None:
 
 
 def test_every_option_is_named_and_no_other() -> None:
-    options = options_of(cli, *cli.commands.values())
+    options = options_of(cli, *cli.commands.values(), migrate)
     usage = chapter("## Usage").split("### Run as a service")[0]
     named = set(re.findall(r"(?<![\w/-])(--?[a-z][a-z-]*)(?!\w)", usage.replace("python -m", "python")))
     assert named == options | set(cli.context_settings["help_option_names"])
