@@ -156,6 +156,25 @@ def test_who_reads_it_is_known(capfd: pytest.CaptureFixture[str]) -> None:
     assert is_for_machines()
 
 
+# What machines listen to. A word may come to this list and none may go: somebody's alarm hangs on it.
+WORDS = {
+    *("agent.started", "agent.stopping", "agent.stopped", "agent.abandoned", "collection.first", "heartbeat.first"),
+    *("command.received", "command.refused", "command.postponed", "config.exposed", "gap.recorded", "word.wrong"),
+    *("delivery.gone", "delivery.partial", "delivery.parked", "outbox.damaged", "outbox.not_open", "log.missed"),
+    *("budget.stretched", "budget.kept", "thread.stuck", "thread.unstuck", "worker.died", "worker.replaced"),
+    *("status.closed", "systemd.wrong", "watch.entered"),
+}
+ABOUT = {"collection", "delivery", "results", "outbox", "heartbeat", "texts"}  # of these: wrong, right, unsteady ...
+
+
+def test_the_words_of_events_stay() -> None:
+    root = Path(__file__).parents[2] / "agent"
+    text = "\n".join(path.read_text() for path in root.rglob("*.py"))
+    assert [word for word in sorted(WORDS) if f'"{word}"' not in text] == []
+    assert [word for word in sorted(ABOUT) if f'"{word}"' not in text] == []
+    assert [word for word in ("wrong", "right", "unsteady", "steady", "still") if f'"{word}"' not in text] == []
+
+
 def test_a_program_without_standard_error_writes_into_no_file_of_its_own(tmp_path: Path) -> None:
     # The descriptor is free then, and the next file that is opened gets its number.
     program = (
