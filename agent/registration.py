@@ -65,7 +65,7 @@ def register(transport: Transport, token: str, wanted: Wanted) -> Registered:
         more = "whether it was registered all the same, its list of collectors shows"
         raise BackendAway(f"{error.detail}; {more}", may_have_arrived=True) from None
     if 400 <= answer.status < 500:
-        raise RegistrationRefused(f"status {answer.status}{_said(answer)}")
+        raise RegistrationRefused(f"status {answer.status}{_said(answer, token)}")
     found = _read(answer)
     if answer.status not in {200, 201} or found is None:
         raise NotTheBackend(f"status {answer.status} without the answer of a registration")
@@ -82,11 +82,11 @@ def _read(answer: Answer) -> Registered | None:
     return Registered(number, key) if is_whole else None
 
 
-def _said(answer: Answer) -> str:
+def _said(answer: Answer, token: str) -> str:
     try:
         detail = orjson.loads(answer.body)["detail"]
     except (ValueError, TypeError, KeyError):
         return ""
-    text = detail if isinstance(detail, str) else ""
+    text = detail.replace(token, "***") if isinstance(detail, str) else ""
     shown = "".join(letter if letter.isprintable() else "?" for letter in text[:_SAID_CHARACTERS])
     return f", {shown}" if shown else ""

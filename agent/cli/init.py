@@ -13,14 +13,14 @@ import click
 from agent import preparation, wiring
 from agent.cli import findings
 from agent.cli.interview import Interview
-from agent.cli.options import A_PATH, DEFAULT_PATH, FOUND, given, with_options
+from agent.cli.options import A_PATH, DEFAULT_PATH, FOUND, complain, given, with_options
 from agent.cli.register import BACKEND, DB_TYPE, register_now
 from agent.clock import Clock
 from agent.config import saving
 from agent.config.layers import assemble
 from agent.config.schema import DEFAULT, DEFAULT_PORTS, Config
 from agent.doctor import backend, examination
-from agent.errors import ConfigError, ConfigThere
+from agent.errors import BackendAway, ConfigError, ConfigThere, NotTheBackend, RegistrationRefused
 from agent.finding import HINT, WRONG
 from agent.registration import id_in
 
@@ -93,12 +93,23 @@ def _ask(interview: Interview, said: dict[str, Any], path: Path) -> None:
 def _ask_key(interview: Interview, said: dict[str, Any], path: Path) -> None:
     key = said.get("api_key")
     is_new = key is None and interview.value("api_key") is None and interview.asks
-    if is_new and not click.confirm("Is this collector registered, and have you its API key?"):
-        register_now(interview, said, path)
-        return
+    while is_new and not click.confirm("Is this collector registered, and have you its API key?"):
+        if _is_registered(interview, said, path):
+            return
     key = interview.want("api_key", "API key", hidden=True, given=key)
     number = said.get("collector_id", id_in(key) if key else None)
     interview.want("collector_id", "Collector ID", given=number)
+
+
+def _is_registered(interview: Interview, said: dict[str, Any], path: Path) -> bool:
+    """A mistyped address or token does not take the other answers along."""
+    try:
+        register_now(interview, said, path)
+    except (BackendAway, NotTheBackend, RegistrationRefused) as error:
+        complain(str(error))
+        interview.want("backend_url", BACKEND[0])
+        return False
+    return True
 
 
 def _password(said: dict[str, Any]) -> str | None:

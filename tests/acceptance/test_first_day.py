@@ -18,7 +18,7 @@ import pytest
 
 from agent.dev.postgres import wheel_bin_dir
 from agent.dev.serve import RunningBackend
-from agent.dev.server_process import wait_until
+from agent.dev.server_process import free_port, wait_until
 from tests.servers.agent_process import AgentProcess, run_agent
 from tests.servers.mariadb import MariaDBServer, MariaDBTemplate
 from tests.servers.postgres import WatchedPostgres
@@ -115,6 +115,31 @@ def test_postgresql(backend: RunningBackend, tmp_path: Path) -> None:
         assert (tried.returncode, "✓ canary accepted" in tried.stdout) == (0, True), tried.stdout
         server.slow_workload("first_of_all", sleep_s=0.6)
         arrives(backend, path, "first_of_all")
+
+
+def test_a_mistyped_address_and_token_do_not_take_the_answers_along(backend: RunningBackend, tmp_path: Path) -> None:
+    with Terminal("init", "--db-type", "mysql", "--db-port", str(free_port()), cwd=tmp_path) as person:
+        person.answer("Address of the backend", f"http://127.0.0.1:{free_port()}")
+        person.answer("Host of the database", "127.0.0.1")
+        person.answer("User of the agent there", "somebody")
+        person.answer("Password", PASSWORD)
+        for token, url, said in (
+            ("x", backend.url, "[BE-01]"),
+            ("mistyped", "", "[RG-01]"),
+            (TOKEN, None, "as collector 1"),
+        ):
+            person.answer("have you its API key?", "n")
+            person.answer("Name of this collector", "first")
+            person.answer("Number of its team")
+            person.answer("Your token (JWT)", token)
+            person.expect(said)
+            if url is not None:
+                person.answer("Address of the backend", url)
+        person.answer("or write them as they are?", "write")
+        assert person.end() == 1, "no database answers"
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert (written["backend_url"], written["db_config"]["user"]) == (backend.url, "somebody")
+    assert ("mistyped" in person.said, TOKEN in person.said) == (False, False)
 
 
 def carry_out(server: WatchedPostgres, lines: list[str]) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from agent.config.remote import FILE_NAME as REMOTE
+from agent.dev.serve import RunningBackend
 from agent.dev.server_process import free_port, wait_until
 from agent.status_door import ask
 from storage.outbox import FILE_NAME
@@ -45,6 +46,8 @@ def marked(name: str) -> str:
 
 IN_STATEMENT, REMOTE_WRONG, REMOTE_RIGHT = marked("statement"), marked("remotewrong"), marked("remoteright")
 PROXY, WRONG, KEY = marked("proxy"), marked("wrong"), f"collector_1_{marked('key')}"
+TOKEN = marked("token")
+NOBODY = "http://127.0.0.1:1"
 PROXY_URL = f"http://proxyuser:{PROXY}@127.0.0.1:1"
 
 
@@ -296,6 +299,36 @@ def test_a_password_that_the_server_refuses_is_not_written(watched: Watched, stu
     assert sweep.leaks({**written, **heard(stub)}) == []
 
 
+def test_setting_up_shows_the_key_once_and_nothing_else(watched: Watched, tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("token", "wrong_token", "password", "wrong_password")}
+    for name, secret in zip(files, (TOKEN, WRONG, watched.password, REMOTE_WRONG), strict=True):
+        files[name].write_text(f"{secret}\n")
+    config = tmp_path / "config.json"
+    said: dict[str, bytes | str] = {}
+
+    def say(name: str, *words: object) -> int:
+        done = python("-m", "agent", "--config", config, *words, "--log-level", "DEBUG")
+        said[name] = both(done)
+        return done.returncode
+
+    with RunningBackend(token=TOKEN) as backend:
+        register = ("register", "--backend-url", backend.url, "--db-type", watched.db_type, "--team-id", "1")
+        address = {name: watched.db_config[name] for name in ("host", "port", "user")}
+        init = ("init", "--non-interactive", "--force", *(f"--db-{name}={value}" for name, value in address.items()))
+        assert say("refused", *register, "--jwt-file", files["wrong_token"]) == 1
+        assert say("away", *register[:1], *register[3:], "--jwt-file", files["token"], "--backend-url", NOBODY) == 1
+        assert say("registered", *register, "--jwt-file", files["token"]) == 0
+        [own] = backend.registry.collectors()
+        assert say("wrong password", *init, "--db-password-file", files["wrong_password"]) == 1
+        assert say("set up", *init, "--db-password-file", files["password"]) in {0, 1}
+        heard = json.dumps([own.config, own.name])
+    sweep = Sweep(key=own.api_key, token=TOKEN, wrong=WRONG, database=watched.password, other=REMOTE_WRONG)
+    assert sweep.leaks({**said, "what the backend knows": heard}, {"registered": {"key"}}) == []
+    assert str(said["registered"]).count(own.api_key) == 1
+    assert sweep.found(config.read_text()) == {"key", "database"}, "they are in the file, and only there"
+    assert {path.name for path in tmp_path.iterdir()} - set(files) == {config.name}
+
+
 # -- failures without a server ---------------------------------------------------------------------------------------
 
 
@@ -327,7 +360,7 @@ CASES: tuple[Case, ...] = (
 def test_no_failure_writes_a_secret(
     stub: StubBackend, tmp_path: Path, code: str, make: Callable[[StubBackend], Json], variables: dict[str, str]
 ) -> None:
-    sweep = Sweep(wrong=WRONG, proxy=PROXY, key=KEY)
+    sweep = Sweep(wrong=WRONG, proxy=PROXY, key=KEY, token=TOKEN)
     config = write(tmp_path, make(stub))
     written: dict[str, bytes | str] = {}
     for words in (["once"], ["once", "--dry-run"], ["status"], ["audit"]):
@@ -335,6 +368,9 @@ def test_no_failure_writes_a_secret(
             how = ("--log-format", log_format, "--log-level", "DEBUG")
             done = python("-m", "agent", "--config", config, *words, *how, **variables)
             written[f"{words} in {log_format}"] = both(done)
+    for word in (["doctor", "--canary"], ["register", "--team-id", "1"], ["init", "--non-interactive", "--force"]):
+        done = python("-m", "agent", "--config", config, *word, **variables, DBPOWER_JWT=TOKEN)
+        written[str(word)] = both(done)
     assert code in str(written["['once'] in text"]), "it has failed in this way"
     if (tmp_path / "data").exists():
         written |= files(tmp_path / "data")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -90,6 +90,20 @@ def test_nobody_is_there() -> None:
     ],
 )
 def test_what_is_no_registration_is_not_taken_for_one(status: int, body: bytes) -> None:
+    with answering(status, body) as url, pytest.raises(NotTheBackend):
+        asked(url)
+
+
+def test_a_backend_that_repeats_the_token_does_not_show_it() -> None:
+    answer = b'{"detail": "no Bearer let-me-in here"}'
+    with answering(403, answer) as url, pytest.raises(RegistrationRefused, match=r"no Bearer \*\*\* here"):
+        asked(url)
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """The address of a server that gives this one answer."""
+
     class Answers(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
@@ -104,8 +118,7 @@ def test_what_is_no_registration_is_not_taken_for_one(status: int, body: bytes) 
     with HTTPServer(("127.0.0.1", 0), Answers) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        with pytest.raises(NotTheBackend):
-            asked(f"http://127.0.0.1:{server.server_port}")
+        yield f"http://127.0.0.1:{server.server_port}"
         thread.join()
 
 
