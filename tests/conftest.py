@@ -18,6 +18,8 @@ from hypothesis import HealthCheck, settings
 from agent.dev.postgres import system_bin_dirs, wheel_bin_dir
 from agent.dev.server_process import DevServerError
 from agent.logs import LOGGER
+from tests.fakes.pipe import Pipe
+from tests.fakes.stub_backend import StubBackend
 from tests.servers import beside
 from tests.servers.authority import Authorities
 from tests.servers.mariadb import MariaDBServer, MariaDBTemplate
@@ -176,6 +178,28 @@ def clean_postgres(postgres: WatchedPostgres) -> WatchedPostgres:
         postgres.start()
     postgres.reset()
     return postgres
+
+
+@pytest.fixture
+def second_mariadb(mariadb_template: MariaDBTemplate) -> Iterator[MariaDBServer]:
+    """One more, of this test alone."""
+    with MariaDBServer(mariadb_template, long_query_time=10.0) as server:
+        yield server
+
+
+@pytest.fixture
+def stub() -> Iterator[StubBackend]:
+    """A backend that does what the test tells it, and remembers what it got."""
+    with StubBackend() as backend:
+        yield backend
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    """A pipe of the smallest size, as somebody's standard error."""
+    made = Pipe()
+    yield made
+    made.close()
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,6 @@ from tests.servers.slow_log_server import tag
 DB_SECRET, KEY_SECRET = "db-hunter2-secret", "collector_1_key-hunter2-secret"
 SOON_S = 30.0
 END_S = 10.0
-
-
-@pytest.fixture
-def stub() -> Iterator[StubBackend]:
-    with StubBackend() as backend:
-        yield backend
 
 
 def nothing_there() -> Json:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,6 @@ from tests.servers.slow_log_server import SlowLogServer
 
 WAIT_S = 30.0
 HOPS = ["canary", "canary in the source", "canary in the outbox", "canary accepted"]
-
-
-@pytest.fixture
-def stub() -> Iterator[StubBackend]:
-    with StubBackend() as backend:
-        yield backend
 
 
 def doctor(path: Path, expected_code: int, *words: str) -> list[Json]:

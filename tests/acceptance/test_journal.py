@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,19 +31,6 @@ from agent import cli, journal
 journal.SOCKET = sys.argv.pop(1)
 cli.main()
 """
-
-
-@pytest.fixture
-def stub() -> Iterator[StubBackend]:
-    with StubBackend() as backend:
-        yield backend
-
-
-@pytest.fixture
-def pipe() -> Iterator[Pipe]:
-    made = Pipe()
-    yield made
-    made.close()
 
 
 def started(directory: Path, stub: StubBackend, pipe: Pipe, *words: str) -> AgentProcess:

@@ -8,7 +8,6 @@ while much is collected.
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,12 +33,6 @@ ARRIVE_S = 60.0
 OUTAGE_S = 5.0
 KILLS = 20
 MANY = 1_000_000
-
-
-@pytest.fixture
-def stub() -> Iterator[StubBackend]:
-    with StubBackend() as backend:
-        yield backend
 
 
 def text(number: int) -> str:

@@ -12,7 +12,6 @@ import os
 import signal
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import Event
@@ -37,12 +36,6 @@ from tests.servers.traffic import MariaDBCustomer, Traffic
 SOON_S = 60.0
 END_S = 10.0
 RELOADS = 50
-
-
-@pytest.fixture
-def stub() -> Iterator[StubBackend]:
-    with StubBackend() as backend:
-        yield backend
 
 
 class Keyed:

@@ -50,12 +50,6 @@ def place() -> Iterator[Path]:
     server.close()
 
 
-@pytest.fixture
-def stub() -> Iterator[StubBackend]:
-    with StubBackend() as backend:
-        yield backend
-
-
 def test_a_whole_life_needs_nothing_that_the_unit_forbids(
     clean_mariadb: MariaDBServer, postgres18: WatchedPostgres, place: Path, stub: StubBackend
 ) -> None:

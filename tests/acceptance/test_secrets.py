@@ -16,7 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,6 @@ PROXY, WRONG, KEY = marked("proxy"), marked("wrong"), f"collector_1_{marked('key
 TOKEN = marked("token")
 NOBODY = "http://127.0.0.1:1"
 PROXY_URL = f"http://proxyuser:{PROXY}@127.0.0.1:1"
-
-
-@pytest.fixture
-def stub() -> Iterator[StubBackend]:
-    with StubBackend() as backend:
-        yield backend
 
 
 def heard(stub: StubBackend) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,24 +20,12 @@ from agent.dev.server_process import free_port
 from storage.outbox import FILE_NAME
 from tests.fakes.stub_backend import StubBackend
 from tests.servers.agent_process import AgentProcess, Json, run_agent, settings, write
-from tests.servers.mariadb import MariaDBServer, MariaDBTemplate
+from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import WatchedPostgres
 
 ARRIVE_S = 60.0
 HANGS_S = 600.0  # longer than the test
 NAMES = ("orders", "billing", "stock")
-
-
-@pytest.fixture
-def stub() -> Iterator[StubBackend]:
-    with StubBackend() as backend:
-        yield backend
-
-
-@pytest.fixture
-def second_mariadb(mariadb_template: MariaDBTemplate) -> Iterator[MariaDBServer]:
-    with MariaDBServer(mariadb_template, long_query_time=10.0) as server:
-        yield server
 
 
 @pytest.fixture

@@ -8,10 +8,7 @@ live, and has its container ended.
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from agent.dev.server_process import wait_until
 from tests.fakes.stub_backend import StubBackend
@@ -19,12 +16,6 @@ from tests.servers.agent_process import AgentProcess, Json, run_agent, settings,
 from tests.servers.mariadb import MariaDBServer
 
 WAIT_S = 30.0
-
-
-@pytest.fixture
-def stub() -> Iterator[StubBackend]:
-    with StubBackend() as backend:
-        yield backend
 
 
 def status(path: Path, expected_code: int) -> Json:

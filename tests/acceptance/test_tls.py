@@ -34,12 +34,6 @@ SECRET = "hunter2-hunter2"
 LIBRARY = Path(__file__).parents[1] / "servers" / "moving_names.c"
 
 
-@pytest.fixture
-def stub() -> Iterator[StubBackend]:
-    with StubBackend() as backend:
-        yield backend
-
-
 def demanding(known: Authorities) -> ssl.SSLContext:
     """A backend with a certificate, that demands one of `theirs`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

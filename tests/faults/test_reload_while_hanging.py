@@ -11,12 +11,10 @@ from __future__ import annotations
 import json
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from agent.dev.server_process import free_port, wait_until
 from tests.fakes.deaf_backend import DeafBackend
@@ -25,23 +23,11 @@ from tests.faults.endless import Endless
 from tests.faults.small_disk import tmpfs
 from tests.faults.strace import injected
 from tests.servers.agent_process import AgentProcess, Json, run_agent, settings, write
-from tests.servers.mariadb import MariaDBServer, MariaDBTemplate
+from tests.servers.mariadb import MariaDBServer
 
 SOON_S, END_S = 60.0, 10.0
 HANGS_S = 600.0  # longer than the test
 LONG_SYNC_S = 20  # longer than a reload waits; shorter than the test, because who delays it also delays the end
-
-
-@pytest.fixture
-def stub() -> Iterator[StubBackend]:
-    with StubBackend() as backend:
-        yield backend
-
-
-@pytest.fixture
-def second_mariadb(mariadb_template: MariaDBTemplate) -> Iterator[MariaDBServer]:
-    with MariaDBServer(mariadb_template, long_query_time=10.0) as server:
-        yield server
 
 
 def changed(path: Path, **changes: Any) -> None:

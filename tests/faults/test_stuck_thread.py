@@ -65,12 +65,6 @@ class Play:
 
 
 @pytest.fixture
-def stub() -> Iterator[StubBackend]:
-    with StubBackend() as backend:
-        yield backend
-
-
-@pytest.fixture
 def play(request: pytest.FixtureRequest, stub: StubBackend, tmp_path: Path) -> Iterator[Play]:
     db_config = {"host": "127.0.0.1", "port": free_port(), "user": "nobody"}
     path = write(tmp_path, settings(stub, "mysql", db_config))

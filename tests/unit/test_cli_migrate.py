@@ -8,35 +8,22 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from agent import cli
 from storage.lock import DirectoryLock
 from storage.migration import look
 from storage.outbox import FILE_NAME, Outbox
 from storage.schema import VERSION
 from tests.faults.old_format import outbox_of_format
-
-Say = Callable[..., tuple[int, str, str]]
+from tests.unit.conftest import Say
 
 
 @pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["dbpower-agent", "migrate", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return call
+def say(dbpower_agent: Say) -> Say:
+    return lambda *words: dbpower_agent("migrate", *words)
 
 
 @pytest.fixture

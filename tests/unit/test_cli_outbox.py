@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -23,9 +23,9 @@ from storage.audit import audit
 from storage.envelope import PARTIAL, Change, Draft, Envelope
 from storage.lock import DirectoryLock
 from storage.outbox import FILE_NAME, Outbox
+from tests.unit.conftest import Say
 
 IN_PART = f"{PARTIAL}: x"
-Say = Callable[..., tuple[int, str, str]]
 
 
 def head(outbox: Outbox) -> Envelope:
@@ -51,18 +51,8 @@ def data(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], data: Path) -> Say:
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["dbpower-agent", "outbox", *map(str, words), "--directory", str(data)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return call
+def say(dbpower_agent: Say, data: Path) -> Say:
+    return lambda *words: dbpower_agent("outbox", *words, "--directory", data)
 
 
 def test_what_waits_and_what_was_refused_is_listed(say: Say, data: Path) -> None:

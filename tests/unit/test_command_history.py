@@ -7,20 +7,17 @@ the backend and not the person.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 import pytest
 
-from agent import cli
 from agent.command_history import read, table
 from agent.command_log import FILE_NAME, MAX_BYTES, OLDER_NAME, CommandLog
 from agent.commands import Command, Result
 from storage.errors import OutboxInaccessible
 from tests.fakes.clock import ManualClock
-
-Say = Callable[..., tuple[int, str, str]]
+from tests.unit.conftest import Say
 
 
 @pytest.fixture
@@ -34,18 +31,8 @@ def log(tmp_path: Path, clock: ManualClock) -> CommandLog:
 
 
 @pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Say:
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["dbpower-agent", "commands", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def say(dbpower_agent: Say) -> Say:
+    return lambda *words: dbpower_agent("commands", *words)
 
 
 def played(log: CommandLog, clock: ManualClock) -> None:

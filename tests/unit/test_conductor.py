@@ -12,7 +12,7 @@ import queue
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -117,12 +117,6 @@ class Bench:
     def end(self) -> bool:
         self.conductor.stop()
         return self.ended.get(timeout=WAIT_S)
-
-
-@pytest.fixture
-def stub() -> Iterator[StubBackend]:
-    with StubBackend() as backend:
-        yield backend
 
 
 def wait_until(met: Callable[[], bool]) -> None:

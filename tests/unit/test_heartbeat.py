@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -268,12 +268,6 @@ def test_news_is_said_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> No
 
 
 # -- in its thread, over a socket --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def stub() -> Iterator[StubBackend]:
-    with StubBackend() as backend:
-        yield backend
 
 
 def _real(stub: StubBackend, read_timeout_s: float, give: Callable[[Command], None]) -> Heartbeat:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,13 +25,6 @@ from tests.fakes.journal_socket import JournalSocket, parsed
 from tests.fakes.pipe import Pipe
 
 WAIT_S = 10.0
-
-
-@pytest.fixture
-def pipe() -> Iterator[Pipe]:
-    made = Pipe()
-    yield made
-    made.close()
 
 
 def logger_to(handler: logging.Handler) -> logging.Logger:

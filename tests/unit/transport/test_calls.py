@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,19 +18,6 @@ from agent.transport import MAX_ANSWER_BYTES, Answer, Transport
 from tests.fakes.peer import GOOD, Peer, Script, answering
 
 KEY = "collector_7_very-secret"
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Script], Peer]]:
-    peers: list[Peer] = []
-
-    def start(script: Script) -> Peer:
-        peers.append(Peer(script))
-        return peers[-1]
-
-    yield start
-    for peer in peers:
-        peer.close()
 
 
 def post(url: str, *, read_s: float = 10, total_s: float = 20, body: bytes = b"{}") -> Answer:
