@@ -54,6 +54,7 @@ def changed(path: Path, **changes: Any) -> None:
     """The file, replaced in one step as an editor does it."""
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    fresh.chmod(0o600)
     fresh.replace(path)
 
 

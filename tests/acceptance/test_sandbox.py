@@ -81,7 +81,7 @@ def test_a_whole_life_needs_nothing_that_the_unit_forbids(
             assert stub.wait_for(lambda each: arrived(each) >= {*expected, "shut_in"}, SOON_S), agent.said()
             assert run_agent("status", "--alive", place / "data").returncode == 0
             for word, params in (
-                ("update_config", {"collection_interval": 0.2, "target": "orders"}),
+                ("update_config", {"collection_interval": 10, "target": "orders"}),
                 ("stop", {}),
                 ("collect", {}),
                 ("start", {}),

@@ -35,6 +35,7 @@ from agent.status import Scoreboard
 from storage.envelope import Change, Draft, Envelope
 from storage.outbox import FILE_NAME, Outbox
 from tests.fakes.manual import config_tree
+from tests.servers import memory
 from tests.servers.agent_process import ROOT, environment
 
 RECORD_BYTES = 300  # a record of 1,000 characters, packed
@@ -124,7 +125,7 @@ def start(directory: Path, *, greedy: bool = False) -> dict[str, float]:
     for _ in range(ROUND):
         assert agent.flusher.step() == 0
     assert sink.records >= ROUND
-    now, peak = (_memory_mb(name) for name in ("VmRSS", "VmHWM"))
+    now, peak = (memory.kib(name) / 1_000 for name in ("VmRSS", "VmHWM"))
     agent.close()
     del held
     return {"seconds": age_s, "build_seconds": built_s - began_s, "rss_mb": now, "peak_rss_mb": peak}
@@ -138,12 +139,6 @@ def _everything(directory: Path) -> list[Any]:
 def _started_at_s() -> float:
     fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")
-
-
-def _memory_mb(name: str) -> float:
-    # Not ru_maxrss, which a child takes over from the process that started it.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) / 1_000 for line in status.splitlines() if line.startswith(name))
 
 
 # -- a million -------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ Arguments: the db_type, the port, and perhaps `unbounded`: as if nobody had thou
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from contextlib import suppress
 from typing import Any
@@ -17,12 +16,9 @@ from agent.errors import SourceError
 from agent.sources import SourceSettings, find
 from agent.sources._mysql_bounds import Allowance
 from agent.sources._wire import Wire
+from tests.servers.memory import peak_kib
 
 ENOUGH = 10_000  # records
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1_024
 
 
 def _lift_bounds() -> None:
@@ -38,7 +34,7 @@ def main(db_type: str, port: int, *, unbounded: bool) -> None:
     timeouts = {"connect_timeout": 60, "read_timeout": 60}
     db = DbConfig(host="127.0.0.1", port=port, user="u", password="pa55word", **timeouts)  # type: ignore[arg-type]
     source = find(db_type)(SourceSettings("default", db, port), Clock())
-    before, error = _peak_bytes(), None
+    before, error = peak_kib(), None
     records = 0
     try:
         source.check()
@@ -52,7 +48,7 @@ def main(db_type: str, port: int, *, unbounded: bool) -> None:
     finally:
         with suppress(SourceError):
             source.close()
-    sys.stdout.write(json.dumps({"error": error, "grown": _peak_bytes() - before, "records": records}))
+    sys.stdout.write(json.dumps({"error": error, "grown": 1_024 * (peak_kib() - before), "records": records}))
 
 
 if __name__ == "__main__":

@@ -591,20 +591,21 @@ def test_statements_grow_to_about_two_seconds_of_work(server: SlowLogServer, sou
 
 
 MEMORY = """
-import resource, sys, orjson
+import sys, orjson
 from contextlib import closing
 from agent.clock import Clock
 from agent.config.schema import DbConfig
 from agent.sources import SourceSettings
 from agent.sources.mysql_slow_log import SlowLogTable
+from tests.servers.memory import peak_kib
 db = DbConfig(**orjson.loads(sys.argv[1]))
 total, base = 0, None
 with closing(SlowLogTable(SourceSettings("default", db, db.port), Clock())) as source:
     for reading in source.read(None):
         total += len(reading.records)
         if base is None and total >= 5_000:
-            base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(total, base, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            base = peak_kib()
+print(total, base, peak_kib())
 """
 
 
