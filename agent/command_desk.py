@@ -26,6 +26,8 @@ TOO_MANY = "the backend gives more commands than a watch takes; they wait there"
 TOLD_AGAIN_S = 3_600.0
 _REMEMBERED = 1_000  # commands that came in and have no answer yet
 _TARGET_CHARACTERS = 100
+_PASSWORD_CHARACTERS = 4
+_NOT_SHOWN = "it was refused; why is not shown here, because the new password stands in that sentence"
 
 
 def is_paused(outbox: Outbox, name: str, mode: str) -> bool:
@@ -179,4 +181,7 @@ class CommandDesk:
 def _without_password(sentence: str, command: Command) -> str:
     """A server that was tried may say the password again that it was sent."""
     password = password_of(command.params)
-    return sentence.replace(password, MASK) if password else sentence
+    if not password or password not in sentence:
+        return sentence
+    # A short one is found in any sentence, and what is left around it would tell it.
+    return sentence.replace(password, MASK) if len(password) >= _PASSWORD_CHARACTERS else _NOT_SHOWN

@@ -27,7 +27,6 @@ FILE_NAME, OLDER_NAME = "commands.log", "commands.log.1"
 MAX_BYTES = 1_048_576
 MASK, _SECRET_WORD = "***", "passw"
 RECEIVED, ANSWERED, LEFT = "received", "answered", "left"
-_PASSWORD_CHARACTERS = 4
 _KEYS_SHOWN, _NAME_CHARACTERS, _VALUE_CHARACTERS, _RESULT_CHARACTERS = 20, 40, 255, 1_000
 
 
@@ -102,10 +101,10 @@ def masked(params: Mapping[str, object]) -> dict[str, object]:
 
 
 def password_of(params: Mapping[str, object]) -> str:
-    """The password that came with the command; empty when there is none, or none that is not found in any sentence."""
+    """The password that came with the command; empty when there is none."""
     database = params.get(DB_CONFIG)
     password = database.get(CREDENTIAL) if isinstance(database, dict) else None
-    return password if isinstance(password, str) and len(password) >= _PASSWORD_CHARACTERS else ""
+    return password if isinstance(password, str) else ""
 
 
 def _masked(given: Mapping[str, object], harmless: tuple[str, ...], secret: str) -> dict[str, object]:

@@ -153,8 +153,8 @@ def _count(server: Server) -> Step:
 
 
 def _identifier(name: str) -> str:
-    is_plain = name.isascii() and name.islower() and name.replace("_", "a").isalnum() and not name[0].isdigit()
-    return name if is_plain else '"' + name.replace('"', '""') + '"'
+    # Always quoted: that `user` has to be, only a list of all reserved words would tell.
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _in_place(provider: Provider, values: dict[str, str]) -> str:

@@ -13,7 +13,8 @@ from agent.transport import Answer, Transport
 
 PATH = "/api/v1/collectors/register"
 _SAID_CHARACTERS = 200
-_KEY = re.compile(r"collector_([0-9]{1,18})_[!-~]+")
+# Not `$`, `{`, `}`: the key goes into a file in which `${NAME}` is replaced by what the environment holds.
+_KEY = re.compile(r"collector_([0-9]{1,18})_[A-Za-z0-9_.~-]+")
 
 
 @dataclass(frozen=True, slots=True)

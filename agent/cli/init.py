@@ -62,8 +62,8 @@ def init(context: click.Context, /, *, non_interactive: bool, force: bool, **opt
             break
         if choice == CHANGE:
             _ask(interview, {}, path)
-    saving.write(path, interview.tree)
-    click.echo(f"\nWritten to {path}, which its owner alone may read.")
+    mode = saving.write(path, interview.tree)
+    click.echo(f"\nWritten to {path} (mode {mode:04o}).")
     click.echo("Next: `python -m agent doctor --canary` tries the whole way, `python -m agent run` starts the agent.")
     if not is_well:
         sys.exit(FOUND)
@@ -81,7 +81,7 @@ def _ask(interview: Interview, said: dict[str, Any], path: Path) -> None:
     port = DEFAULT_PORTS.get(db_type)
     interview.want("db_config.port", "Port", usual=port, given=said.get("db_port"))
     interview.want("db_config.user", "User of the agent there", usual="monitoring", given=said.get("db_user"))
-    interview.want(_PASSWORD, "Password", hidden=True, given=_password(said))
+    interview.want(_PASSWORD, "Password", hidden=True, may_be_empty=True, given=_password(said))
     if db_type == "postgres":
         question = "Database that has pg_stat_statements"
         interview.want("db_config.database", question, usual="postgres", given=said.get("db_database"))

@@ -24,6 +24,7 @@ _FINE: Tree = {
     "db_config": {"host": "localhost", "user": "u"},
 }
 _OF_THE_WAY = ("backend_url", "tls", "proxy")
+_AS_IT_IS = " (Enter: as it is)"
 _NUMBERS = frozenset({"collector_id", "db_config.port"})
 
 
@@ -35,6 +36,7 @@ class Interview:
 
     def __init__(self, tree: Tree, environ: Mapping[str, str], *, asks: bool) -> None:
         self.tree, self.asks, self.missing = tree, asks, list[str]()
+        self._environ = environ
         self._above: Tree = {}
         for place, text in environment.said(environment.variables(tree), environ, []):
             put(self._above, place, text)
@@ -42,7 +44,12 @@ class Interview:
     def value(self, dotted: str) -> Any:
         """What holds there now; None when nothing does."""
         told = find(self._above, path_of(dotted))
-        return find(self.tree, path_of(dotted)) if told is None else told
+        own = find(self.tree, path_of(dotted))
+        return environment.filled_in(own, self._environ, []) if told is None else told
+
+    def put(self, dotted: str, value: object) -> None:
+        """Has the file say that, whatever stands in it."""
+        put(self.tree, path_of(dotted), environment.literal(value) if isinstance(value, str) else value)
 
     def way(self, path: Path, environ: Mapping[str, str]) -> Config:
         """How the backend is reached, as far as it is known; with stand-ins for all that does not matter for that.
@@ -53,35 +60,52 @@ class Interview:
         return assemble({**deepcopy(_FINE), **known}, path, environ, {})[0]
 
     def want(
-        self, dotted: str, question: str, *, usual: object = None, hidden: bool = False, given: object = None
+        self,
+        dotted: str,
+        question: str,
+        *,
+        usual: object = None,
+        hidden: bool = False,
+        may_be_empty: bool = False,
+        given: object = None,
     ) -> Any:
         """The value that holds there from now on.
 
-        `given`: was said on the command line, and is not asked for; `usual`: is offered when nothing is known yet.
+        `given`: was said on the command line, and is not asked for; `usual`: is offered when nothing is known yet;
+        `may_be_empty`: a person may say that there is none.
         Raises click.BadParameter when it cannot be used.
         """
         if given is not None:
-            put(self.tree, path_of(dotted), _checked(dotted, given))
+            self.put(dotted, _checked(dotted, given))
         elif find(self._above, path_of(dotted)) is None:
-            self._find_out(dotted, question, usual, hidden=hidden)
+            known = find(self.tree, path_of(dotted))
+            if self.asks:
+                self._ask(dotted, question, known, "" if may_be_empty else usual, hidden=hidden)
+            elif known is None:
+                self._settle(dotted, usual)
         return self.value(dotted)
 
-    def _find_out(self, dotted: str, question: str, usual: object, *, hidden: bool) -> None:
-        known = find(self.tree, path_of(dotted))
-        if self.asks:
-            text = f"{question} (Enter: as it is)" if hidden and known is not None else question
-            answer = click.prompt(
-                text,
-                default=usual if known is None else known,
-                hide_input=hidden,
-                show_default=not hidden,
-                value_proc=lambda typed: _checked(dotted, typed),
-            )
-            put(self.tree, path_of(dotted), answer)
-        elif known is None and usual is None:
+    def _ask(self, dotted: str, question: str, known: object, usual: object, *, hidden: bool) -> None:
+        enter = "" if not hidden or known is usual is None else " (Enter: none)" if known is None else _AS_IT_IS
+        answer = click.prompt(
+            f"{question}{enter}",
+            default=usual if known is None else known,
+            hide_input=hidden,
+            show_default=not hidden,
+            value_proc=lambda typed: known if typed == known and _is_filled_in(known) else _checked(dotted, typed),
+        )
+        if answer != known:
+            self.put(dotted, answer)
+
+    def _settle(self, dotted: str, usual: object) -> None:
+        if usual is None:
             self.missing.append(dotted)
-        elif known is None:
-            put(self.tree, path_of(dotted), usual)
+        else:
+            self.put(dotted, usual)
+
+
+def _is_filled_in(known: object) -> bool:
+    return isinstance(known, str) and "${" in known
 
 
 def _checked(dotted: str, value: object) -> object:

@@ -13,6 +13,7 @@ from agent import registration
 from agent.cli.interview import Interview
 from agent.cli.options import A_PATH, DEFAULT_PATH, given, with_options
 from agent.config import saving
+from agent.config.places import DATABASES
 from agent.errors import ConfigThere
 from agent.registration import Wanted
 from agent.wiring import make_transport
@@ -40,10 +41,13 @@ def register(context: click.Context, /, *, force: bool, **options: Any) -> None:
         raise ConfigThere(f"{path}, and it names a collector")
     interview = Interview(tree, os.environ, asks=os.isatty(0))
     interview.want("backend_url", BACKEND[0], usual=BACKEND[1], given=said.get("backend_url"))
-    interview.want("db_type", DB_TYPE[0], usual=DB_TYPE[1], given=said.get("db_type"))
+    if DATABASES not in tree:
+        interview.want("db_type", DB_TYPE[0], usual=DB_TYPE[1], given=said.get("db_type"))
+    elif "db_type" not in said:
+        raise click.UsageError("With several databases --db-type is needed: what the backend shall take them for.")
     register_now(interview, said, path)
-    saving.write(path, interview.tree)
-    click.echo(f"Written to {path}, which its owner alone may read.")
+    mode = saving.write(path, interview.tree)
+    click.echo(f"Written to {path} (mode {mode:04o}).")
 
 
 def register_now(interview: Interview, said: dict[str, Any], path: Path) -> None:
@@ -62,11 +66,12 @@ def register_now(interview: Interview, said: dict[str, Any], path: Path) -> None
     address = {each: value for each, value in known.items() if value is not None}
     transport = make_transport(interview.way(path, os.environ), as_collector=False)
     try:
-        wanted = Wanted(name or platform.node(), interview.value("db_type"), team, address)
+        wanted = Wanted(name or platform.node(), interview.value("db_type") or said["db_type"], team, address)
         registered = registration.register(transport, token, wanted)
     finally:
         transport.close()
-    interview.tree["collector_id"], interview.tree["api_key"] = registered.collector_id, registered.api_key
+    interview.put("collector_id", registered.collector_id)
+    interview.put("api_key", registered.api_key)
     click.echo(f"Registered as collector {registered.collector_id}. Its API key, which is shown only now:")
     click.echo(registered.api_key)
 

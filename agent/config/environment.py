@@ -90,6 +90,11 @@ def filled_in(node: Any, environ: Mapping[str, str], wrong: list[str], path: Pat
     return _PLACEHOLDER.sub(value_of, node)
 
 
+def literal(text: str) -> str:
+    """How the text has to stand in a file, so that it is read as it is."""
+    return text.replace("${", "$${")
+
+
 def _step(entry: Any, number: int) -> str:
     name = entry.get("name") if isinstance(entry, dict) else None
     return name if isinstance(name, str) and NAME.fullmatch(name) else str(number)

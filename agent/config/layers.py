@@ -9,16 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import orjson
 from pydantic import ValidationError
 
 from agent.config import certificate_files, complaints, environment, remote
 from agent.config.places import Tree, child, holds_keys, path_of, put
+from agent.config.reading import read
 from agent.config.schema import Config
 from agent.config.section import DIRECTORY
-from agent.errors import ConfigError, ConfigMalformed, ConfigMissing
-
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors of Windows begin every file with it
+from agent.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,8 @@ class Layers:
         for path, value in overlay.items():
             put(tree, path_of(path), value)
         _merge(tree, self.above)
-        if isinstance(tree.get("data_dir", ""), str):
+        given = tree.get("data_dir", "")
+        if isinstance(given, str) and "\0" not in given:
             tree["data_dir"] = str(self.data_dir)
         wrong = remote.leak(overlay, self.above, self.remote_config)
         try:
@@ -67,7 +66,7 @@ def load(path: Path, environ: Mapping[str, str], options: Mapping[str, object]) 
 
     Raises ConfigMissing, ConfigMalformed, or ConfigError with all complaints, each with its path.
     """
-    return assemble(_read(path), path, environ, options)
+    return assemble(read(path), path, environ, options)
 
 
 def assemble(
@@ -102,23 +101,9 @@ def _with_remote(layers: Layers) -> tuple[Config, Layers]:
         return layers.build({}), replace(layers, unusable=error.detail)
 
 
-def _read(path: Path) -> Tree:
-    try:
-        text = path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
-    except OSError as error:
-        raise ConfigMissing(f"{path} ({error.strerror})") from None
-    try:
-        tree = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise ConfigMalformed(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from None
-    if not isinstance(tree, dict):
-        raise ConfigMalformed(f"{path} should hold one object")
-    return tree
-
-
 def _data_dir(file: Tree, above: Tree, path: Path, environ: Mapping[str, str]) -> Path:
     given = above.get("data_dir", file.get("data_dir"))
-    if isinstance(given, str) and given:
+    if isinstance(given, str) and given and "\0" not in given:
         return Path(os.path.abspath(path.parent / given))
     state = environ.get("STATE_DIRECTORY", "").split(":")[0]
     return Path(state) if state else Path(os.path.abspath(path.parent / "data"))

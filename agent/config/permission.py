@@ -28,6 +28,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "collection_interval": (10, 86_400),
     "connect_timeout": (1, 60),
     "read_timeout": (1, 120),
+    "min_exec_time_ms": (0, 60_000),
     "max_sql_text_bytes": (1_024, 4 * 1_048_576),
 }
 _NAMES_SHOWN, _NAME_CHARACTERS = 5, 40

@@ -9,31 +9,22 @@ from pathlib import Path
 
 import orjson
 
+from agent.config import reading
 from agent.config.places import Tree
-from agent.errors import ConfigMalformed, ConfigUnwritable
+from agent.errors import ConfigUnwritable
 
 _PRIVATE = 0o600
 _AT_MOST = 0o640  # a group may read it: that of a service
 
 
 def read(path: Path) -> Tree:
-    """What stands in the file, with its `${NAME}` as they are; empty when there is none. Raises ConfigMalformed."""
-    try:
-        tree = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise ConfigUnwritable(f"{path} ({error.strerror})") from None
-    except orjson.JSONDecodeError as error:
-        raise ConfigMalformed(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from None
-    if not isinstance(tree, dict):
-        raise ConfigMalformed(f"{path} should hold one object")
-    return tree
+    """What stands in the file; empty when there is none. Raises ConfigMissing (it cannot be read), ConfigMalformed."""
+    return reading.read(path) if os.path.lexists(path) else {}
 
 
-def write(path: Path, tree: Tree) -> None:
+def write(path: Path, tree: Tree) -> int:
     """Puts it in place of what is there, durable, with the owner that the file had and mode 0600, or its own if that is
-    no wider than 0640. Raises ConfigUnwritable; then everything is as it was."""
+    no wider than 0640; gives the mode. Raises ConfigUnwritable; then everything is as it was."""
     path = Path(os.path.realpath(path))
     fresh = path.with_name(f".{path.name}.new")
     try:
@@ -48,6 +39,7 @@ def write(path: Path, tree: Tree) -> None:
             os.fsync(directory)
         finally:
             os.close(directory)
+        return stat.S_IMODE(path.stat().st_mode)
     except OSError as error:
         raise ConfigUnwritable(f"{path} ({error.strerror})") from None
 

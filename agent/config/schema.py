@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from agent.config.section import Section
+from agent.config.section import Directory, Section
 from agent.config.tls import BackendTls, DatabaseTls
 from agent.redact import Level
 
@@ -152,7 +152,7 @@ class Config(Section):
     db_config: DbConfig | None = Field(default=None, validate_default=True)
     heartbeat_interval: Interval = 30
     collection_interval: Interval = 300
-    data_dir: Path = Path("data")
+    data_dir: Directory = Path("data")
     outbox: OutboxConfig = OutboxConfig()
     redact: Level = "secrets"
     remote_config: Literal["safe", "any", "off"] = "safe"

@@ -36,10 +36,17 @@ def _is_a_path(value: object) -> object:
     return value
 
 
+def _is_a_directory(value: object) -> object:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("should be the path of a directory")
+    return value
+
+
 def _beside_the_configuration(value: Path, info: ValidationInfo) -> Path:
     context: dict[str, Any] = info.context or {}
     return Path(os.path.abspath(context.get(DIRECTORY, Path()) / value))
 
 
 # A relative one is relative to the configuration file.
+Directory = Annotated[Path, BeforeValidator(_is_a_directory)]
 FileName = Annotated[Path, BeforeValidator(_is_a_path), AfterValidator(_beside_the_configuration)]

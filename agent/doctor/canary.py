@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,7 +77,8 @@ class Own:
     """An agent that is built for this, and does only what it is told. Raises what wiring.build does."""
 
     def __init__(self, config: Config, layers: Layers, name: str, parts: wiring.Parts) -> None:
-        self._agent = wiring.build(config, layers, parts)
+        source = parts.sources.get(name) or wiring.make_source(config, name, parts.clock, may_rotate=False)
+        self._agent = wiring.build(config, layers, replace(parts, sources={**parts.sources, name: source}))
         self._name, self._clock = name, parts.clock
         (self._loop,) = (each for each in self._agent.watches if each.name == name)
 

@@ -1,6 +1,7 @@
 """A connection to PostgreSQL that reads only, whose every wait has a deadline, and that no report shows as a workload.
 
-What fails comes out as one of our errors; the driver is known to this file and the sources only.
+The deadline of looking up a name is the system's own: that of its resolver. What fails comes out as one of our
+errors; the driver is known to this file and the sources only.
 """
 
 from __future__ import annotations

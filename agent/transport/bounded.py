@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidSchema
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -172,7 +173,8 @@ class Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        if proxy.lower().startswith("socks"):  # its connections would be others, without our bounds and authorities
+            raise InvalidSchema("a SOCKS proxy cannot be used; name one with http:// or https://")
         manager = super().proxy_manager_for(proxy, **kwargs)
-        if not proxy.lower().startswith("socks"):
-            manager.pool_classes_by_scheme = self._pools
+        manager.pool_classes_by_scheme = self._pools
         return manager

@@ -152,6 +152,6 @@ def carry_out(server: WatchedPostgres, lines: list[str]) -> None:
     database = "postgres"
     for line in lines:
         if line.startswith("\\connect "):
-            database = line.split()[1]
+            database = line.split()[1].strip('"')
         elif line.endswith(";"):
             server.execute(line, database=database)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.config.layers import load
 from agent.dev.serve import RunningBackend
 from agent.dev.server_process import free_port
 from tests.servers.agent_process import run_agent
@@ -150,3 +151,45 @@ def test_what_does_not_work_is_written_all_the_same_and_told(backend: RunningBac
     again = run_agent("init", "--non-interactive", *words, cwd=tmp_path)
     assert (again.returncode, "[CF-06]" in again.stderr) == (2, True)
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_what_looks_like_a_variable_in_a_password_is_the_password(
+    clean_slow_log: SlowLogServer, backend: RunningBackend, tmp_path: Path
+) -> None:
+    database, odd = clean_slow_log.monitor(), "a$${b${HOME}c$"
+    own = backend.registry.register("own")
+    (tmp_path / "secret").write_text(odd)
+    address = ("--db-type", "mysql", "--db-host", database["host"], "--db-port", database["port"])
+    clean_slow_log.execute(f"ALTER USER monitoring@'%' IDENTIFIED BY '{odd}'")
+    try:
+        done = run_agent(
+            *("init", "--non-interactive", "--backend-url", backend.url, *address, "--api-key", own.api_key),
+            *("--db-password-file", tmp_path / "secret"),
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert run_agent("once", cwd=tmp_path).returncode == 0, "and so it is read again"
+    finally:
+        clean_slow_log.execute(f"ALTER USER monitoring@'%' IDENTIFIED BY '{database['password']}'")
+
+
+def test_a_collector_of_several_databases_is_registered_and_its_list_stays(
+    backend: RunningBackend, token: Path, tmp_path: Path
+) -> None:
+    database = {"name": "orders", "db_type": "postgres", "db_config": {"host": "db", "user": "u", "password": "p"}}
+    (tmp_path / "config.json").write_text(json.dumps({"databases": [database]}))
+    words = ("--team-id", 1, "--jwt-file", token)
+    refused = register(tmp_path, backend.url, *words)
+    assert (refused.returncode, "--db-type is needed" in refused.stderr) == (2, True)
+    done = register(tmp_path, backend.url, *words, "--db-type", "postgres")
+    assert done.returncode == 0, done.stderr
+    [own] = backend.registry.collectors()
+    assert own.type == "postgres"
+    assert known(tmp_path) == {
+        "databases": [database],
+        "backend_url": backend.url,
+        "collector_id": own.id,
+        "api_key": own.api_key,
+    }
+    config, _ = load(tmp_path / "config.json", {}, {})
+    assert [watch.name for watch in config.watches] == ["orders"], "and it is a configuration"

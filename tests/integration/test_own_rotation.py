@@ -5,6 +5,7 @@ stored, or never; a table of somebody else is dropped; a grant is missing and no
 happens on a replica, or is written to the binary log; it happens although nobody asked for it.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
@@ -14,14 +15,18 @@ from typing import Any
 import pytest
 
 from agent.config.layers import load
+from agent.doctor import examination
 from agent.errors import RotationRefused
+from agent.finding import RIGHT
 from agent.record import Record
 from agent.single import preview
 from agent.sources._slow_log_place import OLD
 from agent.sources._slow_log_rotation import NEW
 from agent.sources.mysql_slow_log import SlowLogTable
+from agent.wiring import Parts
+from tests.fakes.stub_backend import StubBackend
 from tests.integration.test_mysql_slow_log import client, make, run
-from tests.servers.agent_process import write
+from tests.servers.agent_process import settings, write
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.mysql import MySQLServer
 from tests.servers.slow_log_server import SlowLogServer
@@ -217,3 +222,11 @@ def test_nothing_of_it_is_replicated(request: pytest.FixtureRequest, kind: type[
         control = str(server.execute(f"SHOW BINLOG EVENTS IN '{log}'"))
         assert tables(server) == {"slow_log": 0}
     assert ("slow_log" in written, "control" in control) == (False, True)
+
+
+def test_a_canary_without_an_agent_rotates_nothing(server: SlowLogServer, stub: StubBackend, tmp_path: Path) -> None:
+    config, layers = load(write(tmp_path, settings(stub, "mysql", monitor(server))), {}, {})
+    server.slow(LARGE)
+    said = [finding for _, finding in examination.try_canary(config, layers, Parts(), time.sleep)]
+    assert [finding.verdict for finding in said] == [RIGHT] * 4, said
+    assert tables(server) == {"slow_log": LARGE + 1}

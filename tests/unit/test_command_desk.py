@@ -293,3 +293,13 @@ def test_a_server_that_says_the_password_again_is_not_repeated(rig: Rig, caplog:
     assert "who is ***?" in result["result"]["error"]
     written = (rig.layers.data_dir / "commands.log").read_text() + caplog.text + repr(result)
     assert ("who is ***?" in written, "hunter2" in written) == (True, False)
+
+
+def test_a_password_too_short_to_be_cut_out_hides_the_whole_sentence(rig: Rig) -> None:
+    refusing = FakeSource()
+    refusing.refusal = LoginRefused("who is (xy)?")
+    rig.next_source = lambda: refusing
+    rig.desk.carry_out(Command(1, "update_config", {"db_config": {"password": "xy"}}, "noon"))
+    (result,) = results(rig)
+    assert "why is not shown here" in result["result"]["error"]
+    assert "who is" not in (rig.layers.data_dir / "commands.log").read_text() + repr(result)

@@ -30,15 +30,15 @@ def test_a_user_who_is_not_there_gets_everything() -> None:
     assert "GRANT SELECT ON mysql.slow_log TO 'monitoring'@'%';" in said
     assert "SET GLOBAL log_output = 'TABLE';" in said
     said = text(POSTGRES, "DB-03")
-    assert f"CREATE USER monitoring WITH PASSWORD '{PASSWORD}';" in said
-    assert "GRANT pg_read_all_stats TO monitoring;" in said
+    assert f"CREATE USER \"monitoring\" WITH PASSWORD '{PASSWORD}';" in said
+    assert 'GRANT pg_read_all_stats TO "monitoring";' in said
     assert "CREATE EXTENSION IF NOT EXISTS pg_stat_statements;" in said
-    assert "\\connect shop" in said
+    assert '\\connect "shop"' in said
 
 
 def test_only_what_is_missing_is_said() -> None:
     assert text(MARIADB, "MY-01") == "GRANT SELECT ON mysql.slow_log TO 'monitoring'@'%';"
-    assert text(POSTGRES, "PG-03") == "GRANT pg_read_all_stats TO monitoring;"
+    assert text(POSTGRES, "PG-03") == 'GRANT pg_read_all_stats TO "monitoring";'
     assert [step.restarts for step in steps(POSTGRES, ["PG-02"])] == [True]
     assert "REPAIR TABLE" in text(MYSQL, "MY-02")
 

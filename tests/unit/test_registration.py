@@ -84,6 +84,7 @@ def test_nobody_is_there() -> None:
         (201, b'{"id": 1}'),
         (201, b'{"id": "1", "api_key": "collector_1_x"}'),
         (201, b'{"id": 1, "api_key": "collector_1_x y"}'),
+        (201, b'{"id": 1, "api_key": "collector_1_${DBPOWER_DB_CONFIG_PASSWORD}"}'),
         (201, b'{"id": -1, "api_key": "collector_1_x"}'),
         (302, b'{"id": 1, "api_key": "collector_1_x"}'),
         (500, b""),

@@ -359,3 +359,9 @@ def test_the_control_of_the_mark_a_value_that_is_no_secret_shows(tree: Tree, loa
     config: Config
     config, _ = loaded(tree)
     assert MARK in repr(config)
+
+
+def test_a_directory_with_a_null_in_its_name_is_complained_of(loaded: Loader) -> None:
+    for data_dir in ("a\0b", "\0"):
+        with pytest.raises(ConfigError, match="data_dir: should be the path of a directory"):
+            loaded({**valid(), "data_dir": data_dir})

@@ -129,7 +129,7 @@ def test_in_safe_a_number_has_limits_and_in_any_those_of_the_schema(name: str, l
     low, high = limits
     for value in (low, high, (low + high) / 2, str(low), f" {high} "):
         assert beyond(path, value, valid(), "safe") is None
-    for value in (low - 0.01, high + 1, 0, -1, 1e300, str(low - 0.01), "nan", "inf"):
+    for value in (low - 0.01, high + 1, low - 1, 1e300, str(low - 0.01), "nan", "inf"):
         assert "remote_config is safe on this host" in (beyond(path, value, valid(), "safe") or "")
         assert beyond(path, value, valid(), "any") is None
 

@@ -54,6 +54,19 @@ def test_its_owner_stays(tmp_path: Path) -> None:
     assert (path.stat().st_uid, path.stat().st_gid, mode(path)) == (0, 65_534, 0o640)
 
 
+def test_it_says_how_open_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    assert write(path, TREE) == 0o600
+    path.chmod(0o640)
+    assert write(path, TREE) == 0o640
+
+
+def test_what_the_agent_runs_with_is_read_here_too(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"api_key": "${KEY}", "collector_id": 1}')
+    assert read(path) == TREE
+
+
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     real, link = tmp_path / "real.json", tmp_path / "config.json"
     link.symlink_to(real)

@@ -47,6 +47,12 @@ def tls(authorities: Authorities) -> BackendTls:
     return BackendTls(ca=authorities.ours.ca)
 
 
+def test_a_socks_proxy_is_refused_whatever_is_installed(backend: Peer, tls: BackendTls) -> None:
+    # Its connections would be neither bounded nor checked against the authorities of the configuration.
+    refused = failure(Transport(backend.url, KEY, tls=tls, proxy="socks5h://127.0.0.1:1"))
+    assert "a SOCKS proxy cannot be used" in refused.detail
+
+
 def address(proxy: ConnectProxy, scheme: str = "http", who: str = "") -> str:
     return f"{scheme}://{who}localhost:{proxy.port}"
 
