@@ -15,11 +15,12 @@ from agent.backoff import DELIVERY_CAP_S
 from agent.clock import Clock
 from agent.delivery import Delivered, Hold, Retry
 from agent.lane import Act, Decision, Lane
+from agent.logs import tell
 from agent.news import News
 from agent.pulse import Pulse
 from agent.repeats import Repeats
 from agent.sinks import COMMAND_RESULT, QUERIES, TOPICS, Sink
-from agent.status import LinkStatus, Scoreboard
+from agent.status import Scoreboard
 from agent.transport import TOTAL_TIMEOUT_S
 from storage.envelope import Draft, Envelope
 from storage.errors import CodedError, EnvelopeGone, OutboxError
@@ -181,6 +182,7 @@ class Flusher:
     def _carry_out(self, envelope: Envelope, decision: Decision, *, delivered: int) -> None:
         if decision.act is Act.ACCEPT:
             self._outbox.accept(envelope, delivered=delivered, reason=decision.reason)
+            self._has_accepted(envelope)
             self._report(envelope.topic, None)
             self._look_for_canaries(envelope)
             if delivered < envelope.records:
@@ -200,6 +202,12 @@ class Flusher:
             if decision.error is not None:
                 self._report(envelope.topic, decision.error)
 
+    def _has_accepted(self, envelope: Envelope) -> None:
+        before = self._board.delivery
+        self._board.delivery = replace(before, accepted_at_s=self._clock.monotonic())
+        if before.accepted_at_s is None:
+            tell(logging.INFO, "delivery.first", "The backend has taken the first envelope", records=envelope.records)
+
     def _look_for_canaries(self, envelope: Envelope) -> None:
         names = self._board.canaries_awaited(now := self._clock.now())
         if names:  # only while somebody tries the way out
@@ -216,6 +224,6 @@ class Flusher:
             self._news[about].right()
             return
         now = self.error
-        self._board.delivery = LinkStatus(error=str(now) if now else None)
+        self._board.delivery = replace(self._board.delivery, error=str(now) if now else None)
         if error is None:
             self._news[about].right(f"{self._board.books.pending:,} records waiting")

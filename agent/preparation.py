@@ -119,6 +119,7 @@ def _postgres(server: Server, codes: set[str]) -> Iterator[Step]:
         yield Step(f"Create the extension in the database {server.database}", text)
     if lacks_user or errors.StatementsNotGranted.code in codes:
         lines = [f"CREATE USER {role} WITH PASSWORD '{PASSWORD}';"] if lacks_user else []
+        lines += [f"-- or, if it is there: ALTER USER {role} WITH PASSWORD '{PASSWORD}';"] if lacks_user else []
         yield Step("Let the agent read the statistics", "\n".join([*lines, f"GRANT pg_read_all_stats TO {role};"]))
     if errors.StatementsNotCounted.code in codes:
         yield _count(server)

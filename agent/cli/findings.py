@@ -43,8 +43,10 @@ def _line(finding: Finding) -> str:
     fine, plain, colour = _SIGNS[finding.verdict]
     sign = click.style(fine if _shows(fine) else plain.ljust(2), fg=colour)
     code = f"[{finding.code}] " if finding.code else ""
-    remedy = f". {finding.remedy}" if finding.remedy else ""
-    return f"  {sign} {finding.subject:{SUBJECT_WIDTH}} {code}{finding.sentence.rstrip('.')}{remedy}"
+    sentence = finding.sentence.rstrip(".")
+    if finding.remedy:
+        sentence += f"{'' if sentence.endswith(('?', '!')) else '.'} {finding.remedy}"
+    return f"  {sign} {finding.subject:{SUBJECT_WIDTH}} {code}{sentence}"
 
 
 def _shows(sign: str) -> bool:

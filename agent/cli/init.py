@@ -64,9 +64,15 @@ def init(context: click.Context, /, *, non_interactive: bool, force: bool, **opt
             _ask(interview, {}, path)
     mode = saving.write(path, interview.tree)
     click.echo(f"\nWritten to {path} (mode {mode:04o}).")
-    click.echo("Next: `python -m agent doctor --canary` tries the whole way, `python -m agent run` starts the agent.")
+    if interview.outside:
+        click.echo(f"Not written, because the environment says it, at each start too: {', '.join(interview.outside)}.")
+    words = "" if path == DEFAULT_PATH else f" --config {path}"
     if not is_well:
+        click.echo(f"What is marked above still has to be done; `python -m agent doctor{words}` says when it is.")
         sys.exit(FOUND)
+    click.echo(
+        f"Next: `python -m agent doctor --canary{words}` tries the whole way, `python -m agent run{words}` runs it."
+    )
 
 
 def _choose() -> str:
@@ -97,7 +103,8 @@ def _ask_key(interview: Interview, said: dict[str, Any], path: Path) -> None:
         if _is_registered(interview, said, path):
             return
     key = interview.want("api_key", "API key", hidden=True, given=key)
-    number = said.get("collector_id", id_in(key) if key else None)
+    of_the_key = id_in(key) if key and not interview.is_from_outside("collector_id") else None
+    number = said.get("collector_id", of_the_key)
     interview.want("collector_id", "Collector ID", given=number)
 
 
@@ -105,10 +112,14 @@ def _is_registered(interview: Interview, said: dict[str, Any], path: Path) -> bo
     """A mistyped address or token does not take the other answers along."""
     try:
         register_now(interview, said, path)
-    except (BackendAway, NotTheBackend, RegistrationRefused) as error:
+    except (BackendAway, NotTheBackend) as error:
         complain(str(error))
         interview.want("backend_url", BACKEND[0])
         return False
+    except RegistrationRefused as error:
+        complain(str(error))
+        return False
+    saving.write(path, interview.tree)  # the key is told once: whatever happens from here on, it stands there
     return True
 
 

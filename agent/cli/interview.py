@@ -38,14 +38,25 @@ class Interview:
         self.tree, self.asks, self.missing = tree, asks, list[str]()
         self._environ = environ
         self._above: Tree = {}
+        self._outside = set[str]()
         for place, text in environment.said(environment.variables(tree), environ, []):
             put(self._above, place, text)
+            self._outside.add(".".join(place))
 
     def value(self, dotted: str) -> Any:
         """What holds there now; None when nothing does."""
         told = find(self._above, path_of(dotted))
         own = find(self.tree, path_of(dotted))
         return environment.filled_in(own, self._environ, []) if told is None else told
+
+    @property
+    def outside(self) -> list[str]:
+        """What the environment says, as dotted paths."""
+        return sorted(self._outside)
+
+    def is_from_outside(self, dotted: str) -> bool:
+        """Whether the environment says it."""
+        return dotted in self._outside
 
     def put(self, dotted: str, value: object) -> None:
         """Has the file say that, whatever stands in it."""

@@ -133,7 +133,7 @@ def test_a_mistyped_address_and_token_do_not_take_the_answers_along(backend: Run
             person.answer("Number of its team")
             person.answer("Your token (JWT)", token)
             person.expect(said)
-            if url is not None:
+            if url:
                 person.answer("Address of the backend", url)
         person.answer("or write them as they are?", "write")
         assert person.end() == 1, "no database answers"

@@ -116,6 +116,24 @@ def test_everything_is_delivered_once_in_order_and_then_it_waits_for_news(bench:
     assert (bench.books.delivered, bench.books.pending, bench.books.balances) == (2_000, 0, True)
 
 
+def test_when_the_backend_accepted_last_is_known_also_while_it_is_away(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "dbpower")
+    assert bench.board.delivery.accepted_at_s is None
+    bench.fill(2, batch=1)
+    bench.drain()
+    accepted_at_s = bench.clock.monotonic()
+    assert bench.board.delivery == LinkStatus(accepted_at_s=accepted_at_s)
+    bench.clock.advance(60)
+    bench.fill(1)
+    bench.sink.verdict = lambda _: Retry(BackendAway("says the test"))
+    bench.flusher.step()
+    away = bench.board.delivery
+    assert (away.accepted_at_s, "BE-01" in (away.error or "")) == (accepted_at_s, True)
+    assert [record.message for record in caplog.records].count("The backend has taken the first envelope") == 1
+
+
 def test_results_of_commands_go_first(bench: Bench) -> None:
     bench.fill(1)
     bench.result(5)
