@@ -1,8 +1,8 @@
 """What `doctor` says of a backend, against the development backend and worse ones.
 
 What could go wrong: the look changes something at the backend (a heartbeat, a record, a command that is answered); a
-wrong key passes, or the key of another collector; a page of somebody else passes for the backend; a clock is compared
-with the wrong one; a secret is shown.
+wrong key passes, or the key of another collector; a failure or a page of somebody else passes for the backend; a clock
+is compared with the wrong one; a secret is shown.
 """
 
 from __future__ import annotations
@@ -87,6 +87,38 @@ def test_the_key_of_another_collector(backend: RunningBackend, own: Collector) -
     findings = found(backend.url, own.id, other.api_key)
     assert codes(findings) == {"key": "BE-02"}
     assert f"that of collector {other.id}" in findings["key"].sentence
+
+
+def test_a_key_that_names_a_number_beyond_all_numbers(backend: RunningBackend, own: Collector) -> None:
+    findings = found(backend.url, own.id, f"collector_{'9' * 5_000}_x")
+    assert codes(findings) == {"key": "BE-02"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (Fault(kind="status", status=404, path="execute"), None),
+        (Fault(kind="status", status=401, path="execute"), "BE-02"),
+        (Fault(kind="status", status=403, path="execute"), "BE-02"),
+        (Fault(kind="status", status=500, path="execute"), "BE-05"),
+        (Fault(kind="status", status=503, path="execute"), "BE-05"),
+        (Fault(kind="too_many", path="execute"), "BE-05"),
+        (Fault(kind="status", status=405, path="execute"), "BE-03"),
+        (Fault(kind="word", status=400, word="command_id", path="execute"), "BE-03"),
+        (Fault(kind="word", status=422, word="command_id", path="execute"), "BE-03"),
+        (Fault(kind="redirect", path="execute"), "BE-03"),
+        (Fault(kind="html", path="execute"), "BE-03"),
+        (Fault(kind="drop", path="execute", stored=False), "BE-01"),
+    ],
+)
+def test_a_key_is_taken_only_by_who_answers_as_the_backend_does(
+    backend: RunningBackend, own: Collector, fault: Fault, code: str | None
+) -> None:
+    backend.faults.add(fault)
+    findings = found(backend.url, own.id, own.api_key)
+    assert codes(findings) == ({} if code is None else {"key": code})
+    assert findings["reached"].verdict == "right"
+    assert findings["key"].verdict == ("right" if code is None else "wrong")
 
 
 def test_nobody_is_there() -> None:
