@@ -29,7 +29,8 @@ class History:
 
 
 def read(directory: Path) -> History:
-    """Everything that is still there. Raises OutboxInaccessible."""
+    """Everything that is still there. Raises OutboxInaccessible, also when there is no such directory."""
+    _demand(directory)
     entries, unreadable = list[Entry](), 0
     for line in (line for name in (OLDER_NAME, FILE_NAME) for line in _lines(directory / name)):
         entry = _entry(line)
@@ -40,12 +41,27 @@ def read(directory: Path) -> History:
     return History(tuple(entries), unreadable)
 
 
-def table(entries: Sequence[Entry], limit: int) -> Iterator[str]:
-    """The newest `limit` commands, one line for each, the oldest of them first."""
-    rows = [_TITLES, *_rows(entries)[-limit:]]
+def newest(entries: Sequence[Entry], limit: int) -> list[Entry]:
+    """All lines of the newest `limit` commands. A command is as new as its last line."""
+    shown = set(list(dict.fromkeys(_command(entry) for entry in reversed(entries)))[:limit])
+    return [entry for entry in entries if _command(entry) in shown]
+
+
+def table(entries: Sequence[Entry]) -> Iterator[str]:
+    """One line for each command, the oldest first."""
+    rows = [_TITLES, *_rows(entries)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_TITLES))]
     for row in rows:
         yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _demand(directory: Path) -> None:
+    try:
+        is_there = directory.is_dir()
+    except OSError as error:
+        raise OutboxInaccessible(f"{directory} ({error.strerror})") from None
+    if not is_there:
+        raise OutboxInaccessible(f"{directory} is no directory")
 
 
 def _lines(path: Path) -> list[bytes]:
@@ -73,11 +89,15 @@ def _rows(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
     """One for each command in each watch; what was answered stands in the row of what was received."""
     rows = dict[tuple[str, ...], tuple[str, ...]]()
     for entry in entries:
-        command = _said(entry, "watch"), _said(entry, "id"), _said(entry, "command"), _said(entry, "created_at")
+        command = _command(entry)
         before = rows.pop(command, None)
         at, params = before[0] if before else _said(entry, "at"), before[4] if before else _said(entry, "params")
         rows[command] = (at, *command[:3], params, _outcome(entry))
     return list(rows.values())
+
+
+def _command(entry: Entry) -> tuple[str, str, str, str]:
+    return _said(entry, "watch"), _said(entry, "id"), _said(entry, "command"), _said(entry, "created_at")
 
 
 def _outcome(entry: Entry) -> str:

@@ -16,8 +16,8 @@ SHOWN = 100
 
 @click.command()
 @click.argument("directory", required=False, type=A_PATH)
-@click.option("--limit", type=click.IntRange(1), default=SHOWN, show_default=True, help="The newest, so many at most.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON array of the lines instead of a table.")
+@click.option("--limit", type=click.IntRange(1), default=SHOWN, show_default=True, help="So many commands, the newest.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array of their lines instead of a table.")
 @with_options
 @click.pass_context
 def commands(context: click.Context, /, *, directory: Path | None, limit: int, as_json: bool, **options: Any) -> None:
@@ -29,10 +29,11 @@ def commands(context: click.Context, /, *, directory: Path | None, limit: int, a
 
     data_dir = data_directory(context, directory, options)
     history = command_history.read(data_dir)
+    entries = command_history.newest(history.entries, limit)
     if as_json:
-        click.echo(plain_json(orjson.dumps(history.entries[-limit:]).decode()))
-    elif history.entries:
-        click.echo("\n".join(command_history.table(history.entries, limit)))
+        click.echo(plain_json(orjson.dumps(entries).decode()))
+    elif entries:
+        click.echo("\n".join(command_history.table(entries)))
     else:
         click.echo("nothing")
     many = "line" if history.unreadable == 1 else "lines"

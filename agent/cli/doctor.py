@@ -14,6 +14,7 @@ from agent.cli.options import DEFAULT_PATH, FOUND, given, load_config, with_opti
 from agent.doctor import examination
 from agent.errors import ConfigError
 from agent.wiring import Parts
+from storage.errors import OutboxError
 
 
 @click.command()
@@ -33,7 +34,7 @@ def doctor(context: click.Context, /, *, canary: bool, as_json: bool, **options:
 def _lines(context: click.Context, options: dict[str, Any], *, canary: bool) -> Iterator[examination.Line]:
     try:
         config, layers = load_config(context, options)
-    except ConfigError as error:
+    except (ConfigError, OutboxError) as error:  # the second of data_dir, where remote changes are kept
         yield from examination.unusable(error)
         return
     parts, pause = Parts(), threading.Event()  # never set: a wait that Ctrl-C ends

@@ -3,22 +3,21 @@ there, and takes no command from it: an empty bulk call, and the result of a com
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from agent.body import dumps
 from agent.clock import Clock
 from agent.config.schema import Config
-from agent.delivery import Delivered, Hold, Refused, Retry, judge_bulk
-from agent.errors import BackendAway, BackendPlain, BackendUnverified, KeyRefused
+from agent.delivery import Delivered, Hold, Refused, Retry, judge_bulk, judge_execute
+from agent.errors import BackendAway, BackendPlain, BackendUnverified, KeyRefused, NotTheBackend
 from agent.finding import Finding, hint, right, skipped, wrong
+from agent.registration import id_in
 from agent.sinks.http import BULK_PATH
 from agent.skew import compared_times
 from agent.transport import Answer, Transport, is_plain
 from storage.errors import CodedError
 
 NO_COMMAND = 0
-_KEY = re.compile(r"collector_([0-9]+)_.+")
 
 
 def examine(config: Config, transport: Transport, clock: Clock) -> Iterator[Finding]:
@@ -42,7 +41,7 @@ def examine(config: Config, transport: Transport, clock: Clock) -> Iterator[Find
     yield right("reached", f"answers in {took_ms:.0f} ms")
     if answer.unix_time is not None:
         yield compared_times(answer.unix_time + 0.5, ours_s)  # its header tells whole seconds
-    yield wrong("key", refused) if refused is not None else _key(config, transport)
+    yield wrong("key", refused) if refused is not None else _key(config, transport, clock)
 
 
 def _address(config: Config) -> Finding:
@@ -59,16 +58,19 @@ def _refusal(answer: Answer, clock: Clock) -> CodedError | None:
     return None if isinstance(verdict, Delivered | Refused) or not isinstance(verdict, Hold | Retry) else verdict.error
 
 
-def _key(config: Config, transport: Transport) -> Finding:
+def _key(config: Config, transport: Transport, clock: Clock) -> Finding:
     number = config.collector_id
-    named = _KEY.fullmatch(config.api_key.get_secret_value())
-    if named and int(named.group(1)) != number:
-        return wrong("key", KeyRefused(f"it is that of collector {named.group(1)}, and collector_id is {number}"))
+    named = id_in(config.api_key.get_secret_value())
+    if named is not None and named != number:
+        return wrong("key", KeyRefused(f"it is that of collector {named}, and collector_id is {number}"))
     path = f"/api/v1/collectors/{number}/commands/{NO_COMMAND}/execute"
     try:
         answer = transport.post(path, dumps({"command_id": NO_COMMAND, "success": False, "result": {}}))
     except BackendAway as error:
         return wrong("key", error)
-    if answer.status in {401, 403}:
-        return wrong("key", KeyRefused(f"status {answer.status} for collector {number}"))
-    return right("key", f"is taken for collector {number}")
+    verdict = judge_execute(answer, clock.now())
+    if isinstance(verdict, Delivered):
+        return right("key", f"is taken for collector {number}")
+    if isinstance(verdict, Hold | Retry):
+        return wrong("key", verdict.error)
+    return wrong("key", NotTheBackend(f"status {answer.status} for the result of a command"))

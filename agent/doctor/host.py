@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from agent import __version__, overview
@@ -32,9 +33,14 @@ def examine(config: Config, layers: Layers, path: Path, clock: Clock) -> Iterato
     """Everything of this host. `path`: the configuration file. Raises nothing."""
     yield _configuration(path)
     directory = layers.data_dir
-    if not directory.exists():
+    try:
+        place = _existing(directory)
+    except OSError as error:
+        yield wrong("data directory", _unreadable(directory, error))
+        return
+    if place != directory:
         yield right("data directory", f"{directory} will be made at the first start")
-        yield _room(config, _existing(directory))
+        yield _room(config, place)
         return
     yield _data_directory(directory)
     yield _room(config, directory)
@@ -61,7 +67,10 @@ def _data_directory(directory: Path) -> Finding:
 
 
 def _open_to_others(path: Path) -> str | None:
-    mode = path.lstat().st_mode
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:  # a running agent renames and deletes its files
+        return None
     is_open = mode & (stat.S_IRWXO | stat.S_IRWXG) and not stat.S_ISLNK(mode)
     return f"{path} has mode {stat.S_IMODE(mode):04o}" if is_open else None
 
@@ -71,7 +80,12 @@ def _unreadable(directory: Path, error: OSError) -> FilesExposed:
 
 
 def _existing(directory: Path) -> Path:
-    return next(each for each in directory.parents if each.exists())
+    """Itself or the nearest above it. Raises OSError where nobody lets us look."""
+    for place in (directory, *directory.parents):
+        with suppress(FileNotFoundError):
+            place.stat()
+            break
+    return place
 
 
 def _room(config: Config, directory: Path) -> Finding:

@@ -9,14 +9,18 @@ from agent.errors import DatabasePlain, SourceError
 from agent.finding import Finding, hint, right, wrong
 from agent.here import is_here
 from agent.skew import compared_times
+from agent.sources._understood import understood
 
 
-def tried(subject: str, look: Callable[[], Finding]) -> Iterator[Finding]:
-    """What `look` finds; what it meets is wrong."""
+def tried(subject: str, look: Callable[[], Finding | None]) -> Iterator[Finding]:
+    """What `look` finds, if anything; what it meets is wrong, also an answer that it cannot understand."""
     try:
-        yield look()
+        with understood():
+            found = look()
     except SourceError as error:
-        yield wrong(subject, error)
+        found = wrong(subject, error)
+    if found is not None:
+        yield found
 
 
 def compared_clock(ask: Callable[[], float], clock: Clock) -> Finding:

@@ -125,7 +125,7 @@ class Session:
         with suppress(SetupError):
             self.rows(_QUIET_WITHOUT_INDEX)
         ((version,),) = self.rows(_VERSION)
-        self.version = version.decode("utf-8", "replace")
+        self.version: str = version.decode("utf-8", "replace")
         self.is_mariadb = "mariadb" in self.version.lower()
         self.measure_offset()
         self.rows(self._manner)

@@ -16,10 +16,11 @@ from agent.sources._mysql_session import Session
 from agent.sources._slow_log_place import OLD
 from agent.sources._slow_log_rotation import holds_rows
 from agent.sources._slow_log_tables import Tables
+from agent.sources._understood import understood
 
 _VARIABLES = """
     SHOW GLOBAL VARIABLES WHERE Variable_name IN (
-        'version', 'version_comment', 'slow_query_log', 'log_output', 'long_query_time', 'min_examined_row_limit',
+        'slow_query_log', 'log_output', 'long_query_time', 'min_examined_row_limit',
         'log_throttle_queries_not_using_indexes', 'log_queries_not_using_indexes', 'log_slow_admin_statements',
         'log_slow_replica_statements', 'log_slow_slave_statements', 'log_slow_rate_limit',
         'log_slow_disabled_statements')
@@ -42,69 +43,95 @@ def examine(settings: SourceSettings, tables: Tables, clock: Clock) -> Iterator[
     began_s = clock.monotonic()
     try:
         session = tables.connected()
-        variables = {name.decode(): value.decode("utf-8", "replace") for name, value in session.rows(_VARIABLES)}
-        ((who,),) = session.rows(_WHO)
-        tls = session.rows(_TLS)
+        variables = _variables(session)
+        who = _who(session)
     except SourceError as error:
         yield wrong("login", error)
         yield skipped("slow log", "the database has to be reached first")
         return
     took_ms = (clock.monotonic() - began_s) * 1_000
-    yield right("login", f"{_name(variables)} takes {who.decode()}, in {took_ms:.0f} ms")
-    yield encryption(settings.db.host, _text(tls))
+    yield right("login", f"{_name(session)} takes {who}, in {took_ms:.0f} ms")
+    yield from tried("encryption", lambda: encryption(settings.db.host, _tls(session)))
     yield from tried("clock", lambda: compared_clock(lambda: float(session.rows(_NOW)[0][0]), clock))
-    yield from _switches(variables)
+    yield from tried("slow_query_log", lambda: _switch(variables))
+    yield from tried("log_output", lambda: _output(variables))
     yield from _filters(session, variables)
     yield from tried("mysql.slow_log", lambda: _table(tables, clock))
     if settings.db.rotate:
         yield from tried("rotation", lambda: _rotation(session))
 
 
-def _name(variables: Mapping[str, str]) -> str:
-    version = variables["version"]
-    return f"{'MariaDB' if 'mariadb' in version.lower() else 'MySQL'} {version.split('-')[0]}"
+@understood()
+def _variables(session: Session) -> dict[str, str]:
+    """Those that the server has; NULL is as good as none."""
+    found = session.rows(_VARIABLES)
+    return {name.decode(): value.decode("utf-8", "replace") for name, value in found if value is not None}
 
 
-def _text(rows: list[tuple[bytes, bytes]]) -> str | None:
+@understood()
+def _who(session: Session) -> str:
+    ((who,),) = session.rows(_WHO)
+    return str(who.decode("utf-8", "replace"))
+
+
+def _name(session: Session) -> str:
+    return f"{'MariaDB' if session.is_mariadb else 'MySQL'} {session.version.split('-')[0]}"
+
+
+def _tls(session: Session) -> str | None:
+    rows = session.rows(_TLS)
     return rows[0][1].decode() if rows and rows[0][1] else None
 
 
-def _switches(variables: Mapping[str, str]) -> Iterator[Finding]:
+def _switch(variables: Mapping[str, str]) -> Finding:
     if variables["slow_query_log"] in _OFF:
-        yield wrong("slow_query_log", SlowLogOff("slow_query_log=OFF"))
-    else:
-        yield right("slow_query_log", "ON")
+        return wrong("slow_query_log", SlowLogOff("slow_query_log=OFF"))
+    return right("slow_query_log", "ON")
+
+
+def _output(variables: Mapping[str, str]) -> Finding:
     outputs = variables["log_output"].split(",")
     if "TABLE" in outputs and "NONE" not in outputs:
-        yield right("log_output", variables["log_output"])
-    else:
-        yield wrong("log_output", SlowLogOff(f"log_output={variables['log_output']}"))
+        return right("log_output", variables["log_output"])
+    return wrong("log_output", SlowLogOff(f"log_output={variables['log_output']}"))
 
 
 def _filters(session: Session, variables: Mapping[str, str]) -> Iterator[Finding]:
     """What keeps statements out of the log although they take long."""
-    long_s = float(variables["long_query_time"])
-    if long_s > LONG_S:
-        yield hint(
-            "long_query_time", SlowLogNarrow(f"long_query_time={long_s:g}: only what takes {long_s:g} s or more")
-        )
-    else:
-        yield right(
-            "long_query_time", f"statements of {long_s:g} s or more; open connections keep what they began with"
-        )
-    rows = int(variables["min_examined_row_limit"])
-    if rows:
-        sentence = f"min_examined_row_limit={rows}: nothing that examined fewer rows"
-        yield hint("min_examined_row_limit", SlowLogNarrow(sentence))
-    throttle = int(variables.get("log_throttle_queries_not_using_indexes", "0"))
-    if throttle and variables["log_queries_not_using_indexes"] not in _OFF:
-        sentence = f"log_throttle_queries_not_using_indexes={throttle}: of those without an index so many a minute"
-        yield hint("log_throttle_queries_not_using_indexes", SlowLogNarrow(sentence))
-    every = int(variables.get("log_slow_rate_limit", "1"))
-    if every > 1:
-        yield hint("log_slow_rate_limit", SlowLogNarrow(f"log_slow_rate_limit={every}: one statement of {every}"))
+    yield from tried("long_query_time", lambda: _long(variables))
+    yield from tried("min_examined_row_limit", lambda: _few_rows(variables))
+    yield from tried("log_throttle_queries_not_using_indexes", lambda: _throttle(variables))
+    yield from tried("log_slow_rate_limit", lambda: _rate(variables))
     yield from tried("log_slow_filter", lambda: _filter(session))
     yield right("left out", _left_out(variables))
+
+
+def _long(variables: Mapping[str, str]) -> Finding:
+    long_s = float(variables["long_query_time"])
+    if long_s > LONG_S:
+        sentence = f"long_query_time={long_s:g}: only what takes {long_s:g} s or more"
+        return hint("long_query_time", SlowLogNarrow(sentence))
+    return right("long_query_time", f"statements of {long_s:g} s or more; open connections keep what they began with")
+
+
+def _few_rows(variables: Mapping[str, str]) -> Finding | None:
+    rows = int(variables["min_examined_row_limit"])
+    sentence = f"min_examined_row_limit={rows}: nothing that examined fewer rows"
+    return hint("min_examined_row_limit", SlowLogNarrow(sentence)) if rows else None
+
+
+def _throttle(variables: Mapping[str, str]) -> Finding | None:
+    name = "log_throttle_queries_not_using_indexes"
+    throttle = int(variables.get(name, "0"))
+    if not throttle or variables["log_queries_not_using_indexes"] in _OFF:
+        return None
+    return hint(name, SlowLogNarrow(f"{name}={throttle}: of those without an index so many a minute"))
+
+
+def _rate(variables: Mapping[str, str]) -> Finding | None:
+    every = int(variables.get("log_slow_rate_limit", "1"))
+    sentence = f"log_slow_rate_limit={every}: one statement of {every}"
+    return hint("log_slow_rate_limit", SlowLogNarrow(sentence)) if every > 1 else None
 
 
 def _filter(session: Session) -> Finding:

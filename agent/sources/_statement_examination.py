@@ -21,6 +21,7 @@ from agent.sources import SourceSettings
 from agent.sources._examination import compared_clock, encryption, tried
 from agent.sources._postgres_session import MARKER, Session
 from agent.sources._statement_queries import Shape, shape_of
+from agent.sources._understood import understood
 
 _WHO = f"""
     SELECT {MARKER} current_setting('server_version'), current_user, current_database()
@@ -74,8 +75,9 @@ def _login(session: Session, took_ms: float) -> Finding:
 
 def _statements(session: Session, settings: SourceSettings) -> Iterator[Finding]:
     try:
-        known: dict[str, str] = dict(session.rows(_SETTINGS))
-        ((created, available, granted),) = session.rows(_INSTALLED)
+        with understood():
+            known = {str(name): str(value) for name, value in session.rows(_SETTINGS) if value is not None}
+            ((created, available, granted),) = session.rows(_INSTALLED)
     except SourceError as error:
         yield wrong("pg_stat_statements", error)
         return
@@ -90,28 +92,31 @@ def _statements(session: Session, settings: SourceSettings) -> Iterator[Finding]
     if is_loaded:
         yield from _counting(known)
     if is_loaded and created and granted:
-        yield from _contents(session, settings, int(known["pg_stat_statements.max"]))
+        yield from _contents(session, settings, known["pg_stat_statements.max"])
 
 
 def _counting(known: Mapping[str, str]) -> Iterator[Finding]:
-    track = known["pg_stat_statements.track"]
-    if track == "none":
-        yield wrong("track", StatementsNotCounted("pg_stat_statements.track=none"))
-    elif track == "top":
-        yield right("track", "top: statements of clients, not those in functions (all counts both)")
-    else:
-        yield right("track", track)
+    yield from tried("track", lambda: _track(known["pg_stat_statements.track"]))
     if known.get("compute_query_id") == "off":
         yield wrong("compute_query_id", StatementsNotCounted("compute_query_id=off"))
 
 
-def _contents(session: Session, settings: SourceSettings, most: int) -> Iterator[Finding]:
+def _track(track: str) -> Finding:
+    if track == "none":
+        return wrong("track", StatementsNotCounted("pg_stat_statements.track=none"))
+    if track == "top":
+        return right("track", "top: statements of clients, not those in functions (all counts both)")
+    return right("track", track)
+
+
+def _contents(session: Session, settings: SourceSettings, most: str) -> Iterator[Finding]:
     try:
-        shape = shape_of(session)
+        with understood():
+            shape = shape_of(session)
     except SourceError as error:
         yield wrong("readable", error)
         return
-    yield from tried("places", lambda: _places(session, shape, most))
+    yield from tried("places", lambda: _places(session, shape, int(most)))
     yield from tried("slow statements", lambda: _slow(session, shape, settings.db.min_exec_time_ms))
     try:
         session.rows(shape.fill(_TEXTS))

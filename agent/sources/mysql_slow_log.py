@@ -83,11 +83,15 @@ class SlowLogTable:
             self.close()
 
     def version(self) -> str:
-        """As it said when it was connected to."""
+        """On a connection of its own."""
         try:
-            return str(self._tables.connected().version)
+            session = self._connect(self._settings)
         except SourceError:
             return ""
+        try:
+            return session.version
+        finally:
+            session.drop()
 
     def run_canary(self, token: str) -> str:
         """On a connection of its own, whose long_query_time is short."""

@@ -122,6 +122,12 @@ def test_a_configuration_that_cannot_be_used_is_a_finding(stub: StubBackend, tmp
     assert wrong(doctor(path, 1)) == {"configuration": "CF-01"}
 
 
+def test_a_data_dir_that_cannot_be_used_is_a_finding(stub: StubBackend, tmp_path: Path) -> None:
+    path = private(write(tmp_path, settings(stub, "mysql", {"host": "h", "user": "u", "password": "secret-1"})))
+    (tmp_path / "data").write_text("in the way")
+    assert wrong(doctor(path, 1)) == {"configuration": "OB-04"}
+
+
 def test_the_lines_for_a_person(stub: StubBackend, tmp_path: Path) -> None:
     db_config = {"host": "127.0.0.1", "port": free_port(), "user": "u", "password": "secret-1"}
     path = private(write(tmp_path, settings(stub, "mysql", db_config)))

@@ -40,7 +40,6 @@ class Mood(StrEnum):
     REDIRECT = "302"
 
 
-STORES = frozenset({Mood.WELL, Mood.ANSWER_LOST, Mood.ANSWER_CUT, Mood.GATEWAY})
 _PORTAL = b"<html><body>Welcome to the hotel</body></html>"
 _REFUSALS = {
     Mood.FAILING: Answer(500, {}, b""),

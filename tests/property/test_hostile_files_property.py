@@ -292,7 +292,7 @@ def test_whatever_stands_in_the_command_log_can_be_shown(lines: list[bytes], lim
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / FILE_NAME).write_bytes(b"\n".join(lines))
         history = command_history.read(Path(place))
-        shown = list(command_history.table(history.entries, limit))
+        shown = list(command_history.table(command_history.newest(history.entries, limit)))
     assert len(history.entries) + history.unreadable <= sum(1 + line.count(b"\n") for line in lines)
     assert (len(shown) <= limit + 1, all(line.isprintable() for line in shown)) == (True, True)
     assert all(len(line) < 2_000 for line in shown)

@@ -1,8 +1,8 @@
 """What the command log tells a person.
 
 What could go wrong: a line that a crash has cut off, or that somebody has written into the file, ends in a traceback or
-hides the others; an answer is shown beside another command; a file of gigabytes takes the memory; what is shown obeys
-the backend and not the person.
+hides the others; an answer is shown beside another command; a mistyped directory reads as one without commands; a file
+of gigabytes takes the memory; what is shown obeys the backend and not the person.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from agent.command_history import read, table
+from agent.command_history import History, newest, read, table
 from agent.command_log import FILE_NAME, MAX_BYTES, OLDER_NAME, CommandLog
 from agent.commands import Command, Result
 from storage.errors import OutboxInaccessible
@@ -49,7 +49,7 @@ def played(log: CommandLog, clock: ManualClock) -> None:
 def test_one_line_for_each_command_in_each_watch(log: CommandLog, clock: ManualClock, tmp_path: Path) -> None:
     played(log, clock)
     entries = read(tmp_path).entries
-    rows = [line.split("  ") for line in table(entries, 100)]
+    rows = [line.split("  ") for line in table(entries)]
     assert [[cell.strip() for cell in row if cell.strip()] for row in rows] == [
         ["received", "database", "id", "command", "params", "what became of it"],
         ["2024-05-01T12:01:00+00:00", "orders", "6", "stop", "no answer yet"],
@@ -61,7 +61,15 @@ def test_one_line_for_each_command_in_each_watch(log: CommandLog, clock: ManualC
         ["2024-05-01T12:01:00+00:00", "billing", "6", "stop", 'done: {"message":"paused"}'],
         ["2024-05-01T12:01:00+00:00", "orders", "7", "dance", 'left: {"error":"too many"}'],
     ]
-    assert len(list(table(entries, 2))) == 3
+
+
+def test_the_newest_commands_come_with_all_their_lines(log: CommandLog, clock: ManualClock, tmp_path: Path) -> None:
+    played(log, clock)
+    entries = read(tmp_path).entries
+    steps = [(entry["id"], entry["step"]) for entry in newest(entries, 2)]
+    assert steps == [(6, "received"), (6, "answered"), (7, "left")]
+    assert [len(list(table(newest(entries, limit)))) for limit in (1, 2, 4, 100)] == [2, 3, 5, 5]
+    assert newest(entries, 100) == list(entries)
 
 
 def test_both_files_are_read_the_older_one_first(log: CommandLog, tmp_path: Path) -> None:
@@ -89,7 +97,7 @@ def test_a_line_that_is_none_is_counted_and_the_others_are_read(log: CommandLog,
 def test_whatever_stands_in_a_line_can_be_shown(tmp_path: Path, name: str, value: object) -> None:
     for step in ("received", "answered", "left", "danced"):
         (tmp_path / FILE_NAME).write_bytes(orjson.dumps({"step": step, name: value}))
-        lines = list(table(read(tmp_path).entries, 5))
+        lines = list(table(read(tmp_path).entries))
         assert (len(lines), all(line.isprintable() for line in lines)) == (2, True)
         assert len(lines[1]) < 1_000
 
@@ -102,10 +110,20 @@ def test_of_a_file_that_somebody_has_filled_the_end_is_read(tmp_path: Path) -> N
 
 
 def test_without_a_log_there_was_nothing_and_what_may_not_be_read_is_a_sentence(tmp_path: Path) -> None:
-    assert read(tmp_path) == read(tmp_path / "missing")
+    assert read(tmp_path) == History((), 0)
     (tmp_path / FILE_NAME).mkdir()
     with pytest.raises(OutboxInaccessible, match=FILE_NAME):
         read(tmp_path)
+
+
+def test_a_directory_that_is_none_is_told_and_is_not_taken_for_one_without_commands(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("missing", "file"):
+        with pytest.raises(OutboxInaccessible, match=name):
+            read(tmp_path / name)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OutboxInaccessible, match="loop"):
+        read(tmp_path / "loop")
 
 
 # -- the word --------------------------------------------------------------------------------------------------------
@@ -121,7 +139,7 @@ def test_a_person_sees_a_table_and_a_script_gets_json(
     code, shown, _ = say(tmp_path, "--limit", 1)
     assert (code, len(shown.splitlines()), "too many" in shown) == (0, 2, True)
     code, text, _ = say(tmp_path, "--json", "--limit", 2)
-    assert (code, [entry["step"] for entry in orjson.loads(text)]) == (0, ["answered", "left"])
+    assert (code, [entry["step"] for entry in orjson.loads(text)]) == (0, ["received", "answered", "left"])
 
 
 def test_what_cannot_be_read_is_said(say: Say, log: CommandLog, tmp_path: Path) -> None:
@@ -132,5 +150,7 @@ def test_what_cannot_be_read_is_said(say: Say, log: CommandLog, tmp_path: Path) 
 
 
 def test_it_needs_a_directory_or_a_configuration(say: Say, tmp_path: Path) -> None:
+    code, shown, wrong = say(tmp_path / "mistyped")
+    assert (code, shown, "[OB-04]" in wrong, "mistyped" in wrong) == (2, "", True, True)
     code, _, wrong = say("--config", tmp_path / "missing.json")
     assert (code, "[CF-02]" in wrong) == (2, True)

@@ -1,16 +1,17 @@
 """What `doctor` says of a backend, against the development backend and worse ones.
 
 What could go wrong: the look changes something at the backend (a heartbeat, a record, a command that is answered); a
-wrong key passes, or the key of another collector; a page of somebody else passes for the backend; a clock is compared
-with the wrong one; a secret is shown.
+wrong key passes, or the key of another collector; a failure or a page of somebody else passes for the backend; a clock
+is compared with the wrong one; a secret is shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import timedelta
 
+import orjson
 import pytest
 
 from agent.clock import Clock
@@ -21,9 +22,12 @@ from agent.dev.serve import RunningBackend
 from agent.dev.server_process import free_port
 from agent.doctor.backend import examine
 from agent.finding import Finding
+from agent.transport import Answer, Transport
 from agent.wiring import make_transport
 from tests.fakes.clock import ManualClock
 from tests.fakes.stub_backend import StubBackend
+
+GIVEN = {"db_type": "mysql", "db_config": {"host": "h", "user": "u"}}
 
 
 @pytest.fixture
@@ -38,15 +42,7 @@ def own(backend: RunningBackend) -> Collector:
 
 
 def found(url: str, number: int, key: str, clock: Clock | None = None) -> dict[str, Finding]:
-    config = Config.model_validate(
-        {
-            "collector_id": number,
-            "api_key": key,
-            "backend_url": url,
-            "db_type": "mysql",
-            "db_config": {"host": "h", "user": "u"},
-        }
-    )
+    config = Config.model_validate({**GIVEN, "collector_id": number, "api_key": key, "backend_url": url})
     with closing(make_transport(config)) as transport:
         findings = list(examine(config, transport, clock or Clock()))
     assert key not in str(findings)
@@ -87,6 +83,50 @@ def test_the_key_of_another_collector(backend: RunningBackend, own: Collector) -
     findings = found(backend.url, own.id, other.api_key)
     assert codes(findings) == {"key": "BE-02"}
     assert f"that of collector {other.id}" in findings["key"].sentence
+
+
+def test_a_key_with_a_number_beyond_all_numbers_is_for_the_backend_to_judge() -> None:
+    taken = orjson.dumps({"status": "success", "count": 0, "skipped": 0, "errors": []})
+
+    class Welcoming(Transport):
+        """To a backend that takes any key."""
+
+        def post(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+            return Answer(404, {}, b"") if path.endswith("/execute") else Answer(200, {}, taken)
+
+    key = f"collector_{'9' * 5_000}_x"
+    config = Config.model_validate({**GIVEN, "collector_id": 9, "api_key": key, "backend_url": "http://localhost"})
+    with closing(Welcoming(config.backend_url, key)) as transport:
+        findings = {each.subject: each for each in examine(config, transport, Clock())}
+    assert codes(findings) == {}
+    assert "key" in findings
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (Fault(kind="status", status=404, path="execute"), None),
+        (Fault(kind="status", status=401, path="execute"), "BE-02"),
+        (Fault(kind="status", status=403, path="execute"), "BE-02"),
+        (Fault(kind="status", status=500, path="execute"), "BE-05"),
+        (Fault(kind="status", status=503, path="execute"), "BE-05"),
+        (Fault(kind="too_many", path="execute"), "BE-05"),
+        (Fault(kind="status", status=405, path="execute"), "BE-03"),
+        (Fault(kind="word", status=400, word="command_id", path="execute"), "BE-03"),
+        (Fault(kind="word", status=422, word="command_id", path="execute"), "BE-03"),
+        (Fault(kind="redirect", path="execute"), "BE-03"),
+        (Fault(kind="html", path="execute"), "BE-03"),
+        (Fault(kind="drop", path="execute", stored=False), "BE-01"),
+    ],
+)
+def test_a_key_is_taken_only_by_who_answers_as_the_backend_does(
+    backend: RunningBackend, own: Collector, fault: Fault, code: str | None
+) -> None:
+    backend.faults.add(fault)
+    findings = found(backend.url, own.id, own.api_key)
+    assert codes(findings) == ({} if code is None else {"key": code})
+    assert findings["reached"].verdict == "right"
+    assert findings["key"].verdict == ("right" if code is None else "wrong")
 
 
 def test_nobody_is_there() -> None:

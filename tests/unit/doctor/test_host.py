@@ -1,11 +1,13 @@
 """What `doctor` says of this host.
 
 What could go wrong: the look makes a file or disturbs a running agent; an outbox that does not balance passes; files
-that others can read pass; a directory that is not there yet is complained of; another user's ends with a traceback.
+that others can read pass; a directory that is not there yet is complained of; another user's ends with a traceback; a
+file that a running agent deletes meanwhile is complained of.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -145,6 +147,49 @@ def test_a_file_of_another_program(path: Path) -> None:
     with closing(sqlite3.connect(directory / FILE_NAME)) as sql, sql:
         sql.execute("CREATE TABLE theirs (x)")
     assert codes(found(path))["outbox"] == "OB-01"
+
+
+@contextmanager
+def closed(directory: Path) -> Iterator[None]:
+    """Who looks now may not look into it, also when that is root otherwise."""
+    directory.chmod(0)
+    user = os.geteuid()
+    os.seteuid(user or 65_534)
+    try:
+        with pytest.raises(PermissionError):
+            (directory / "data").stat()
+        yield
+    finally:
+        os.seteuid(user)
+        directory.chmod(0o700)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_data_directory_below_one_that_is_closed_is_a_finding(tmp_path: Path, is_there: bool) -> None:
+    above = tmp_path / "closed"
+    directory = above / "data"
+    directory.mkdir(mode=0o700, parents=True)
+    if not is_there:
+        directory.rmdir()
+    config, layers = load(written(tmp_path, data_dir=str(directory)), {}, {})
+    with closed(above):
+        findings = {each.subject: each for each in examine(config, layers, tmp_path / "config.json", Clock())}
+    assert codes(findings) == {"data directory": "HO-02"}
+    assert "Permission denied" in findings["data directory"].sentence
+    assert list(findings) == ["configuration", "data directory"]
+
+
+def test_a_file_that_a_running_agent_deletes_meanwhile_is_no_finding(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = filled(path)
+    listed = [*directory.iterdir(), directory / "remote.json.new"]
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter(listed))
+    with pytest.raises(FileNotFoundError):
+        listed[-1].lstat()
+    assert found(path)["data directory"].verdict == "right"
+    (directory / FILE_NAME).chmod(0o640)
+    assert found(path)["data directory"].code == "HO-02", "the others are looked at all the same"
 
 
 def test_the_program_names_its_versions() -> None:

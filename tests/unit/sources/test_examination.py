@@ -47,3 +47,4 @@ def test_what_a_look_meets_is_a_finding() -> None:
     (found,) = tried("log", meets)
     assert (found.subject, found.verdict, found.code) == ("log", "wrong", "MY-05")
     assert list(tried("log", lambda: right("log", "on"))) == [right("log", "on")]
+    assert list(tried("log", lambda: None)) == []

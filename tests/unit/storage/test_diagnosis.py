@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +27,6 @@ from tests.fakes.inside import sql_of
 from tests.faults import old_format
 
 TOPIC = "queries"
-Judge = Callable[..., str | None]
 
 
 def nothing(_: bytes) -> None:

@@ -52,7 +52,6 @@ def result(seq: int) -> Envelope:
     return envelope(seq, '{"command_id":7,"success":true,"result":{}}', 1, "command_result")
 
 
-NO_LINES = (b"", b"[]\n", b"\xff\n", b'"manifest"\n', b'{"manifest":5}\n', b"[" * 100_000)
 SOME = (bulk(1, '{"id":"a","n":1e16}', '{"id":"b","t":"é \\u0000"}'), result(2), bulk(5, '{"id": "c" , "x":1.0}'))
 
 
