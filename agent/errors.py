@@ -22,9 +22,7 @@ class ConfigMissing(ConfigError):
     """The configuration file cannot be read."""
 
     code = "CF-02"
-    remedy = (
-        "`python -m agent init` makes one; or copy config.example.json to config.json, or name the file with --config."
-    )
+    remedy = "`python -m agent init` makes one; or copy config.example.json to config.json, or name it with --config."
 
 
 class ConfigMalformed(ConfigError):

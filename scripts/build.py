@@ -1,7 +1,8 @@
 """Builds wheel and sdist, with a bill of materials and checksums beside them: scripts/build
 
-The same source gives the same bytes, wherever, whenever and by whom it is built (with the same setuptools): what is
-built is a copy with fixed names, modes and times.
+The same source gives wheel and sdist of the same bytes, wherever, whenever and by whom it is built, with the same
+setuptools, Python and zlib: what is built is a copy with fixed names, modes and times. The bill of materials names the
+versions that are installed here; with other ones it and its line in the checksums are others.
 """
 
 from __future__ import annotations

@@ -69,13 +69,16 @@ def bill_of_materials(pyproject: Path, epoch_s: int) -> Json:
 def _closure(requirements: Iterable[str]) -> dict[str, list[str]]:
     """What these need and what that needs, to the end: the names of each one's own needs, by its name."""
     found: dict[str, list[str]] = {}
+    asked: dict[str, set[str]] = {}  # every extra with which somebody needs it
     waiting = list(_needed(requirements, ()))
     while waiting:
         name, extras = waiting.pop()
-        needed = list(_needed(metadata.requires(name) or (), extras))
-        if name not in found or set(found[name]) < {each for each, _ in needed}:
-            found[name] = sorted({each for each, _ in needed})
-            waiting += needed
+        if name in found and asked[name].issuperset(extras):
+            continue
+        asked.setdefault(name, set()).update(extras)
+        needed = list(_needed(metadata.requires(name) or (), asked[name]))
+        found[name] = sorted({each for each, _ in needed})
+        waiting += needed
     return found
 
 

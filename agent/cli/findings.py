@@ -43,7 +43,7 @@ def _line(finding: Finding) -> str:
     fine, plain, colour = _SIGNS[finding.verdict]
     sign = click.style(fine if _shows(fine) else plain.ljust(2), fg=colour)
     code = f"[{finding.code}] " if finding.code else ""
-    sentence = finding.sentence.rstrip(".")
+    sentence = plain(finding.sentence.rstrip("."))  # a server may have said it
     if finding.remedy:
         sentence += f"{'' if sentence.endswith(('?', '!')) else '.'} {finding.remedy}"
     return f"  {sign} {finding.subject:{SUBJECT_WIDTH}} {code}{sentence}"

@@ -70,9 +70,7 @@ def init(context: click.Context, /, *, non_interactive: bool, force: bool, **opt
     if not is_well:
         click.echo(f"What is marked above still has to be done; `python -m agent doctor{words}` says when it is.")
         sys.exit(FOUND)
-    click.echo(
-        f"Next: `python -m agent doctor --canary{words}` tries the whole way, `python -m agent run{words}` runs it."
-    )
+    click.echo(f"Next: `python -m agent doctor --canary{words}` tries it all, `python -m agent run{words}` runs it.")
 
 
 def _choose() -> str:

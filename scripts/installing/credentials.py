@@ -49,8 +49,9 @@ def first_config(example: str, credentials: Mapping[str, str]) -> str:
         *way, last = key.split(".")
         node: Any = tree
         for step in way:
-            node = node.get(step, {})
-        node.pop(last, None)
+            node = node.get(step) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node.pop(last, None)
     return json.dumps(tree, indent=2) + "\n"
 
 
@@ -62,7 +63,8 @@ def lacks(config: str, example: str, environment: str, credentials: Mapping[str,
     except ValueError as error:
         return [f"config.json is no JSON: {error}"]
     wrong = []
-    has_key = variable("api_key") in names or "api_key" in credentials
+    key = variable("api_key")
+    has_key = not names.isdisjoint({key, f"{key}_FILE"}) or "api_key" in credentials
     if not has_key and (not isinstance(tree, dict) or tree.get("api_key") in {None, sample["api_key"]}):
         wrong.append("api_key in config.json is none yet")
     missing = sorted(set(_PLACEHOLDER.findall(config)) - names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,14 +88,24 @@ class Hands:
             self._own(fresh, mode, "root", group)
             fresh.replace(path)
 
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A directory to work in, until the end; in a dry run too."""
+        with _told("make a directory to work in"):
+            made = tempfile.TemporaryDirectory(prefix="install-service-")
+        with made as name:
+            yield Path(name)
+
     def copy(self, source: Path, target: Path) -> None:
         """What a step needs for itself."""
         if self._is_dry:
             return
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
+        with _told(f"copy {source}"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, target)
 
     def remove(self, step: str, *paths: Path) -> None:
         """What of these is there, with everything in it."""
@@ -115,9 +126,10 @@ class Hands:
         """Replaces one by the other in a file that is text."""
         if self._is_dry or path.is_symlink() or not path.is_file():
             return
-        content = path.read_bytes()
-        if old in content and b"\0" not in content:
-            path.write_bytes(content.replace(old, new))
+        with _told(f"change {path}"):
+            content = path.read_bytes()
+            if old in content and b"\0" not in content:
+                path.write_bytes(content.replace(old, new))
 
     def _own(self, path: Path, mode: int, owner: str, group: str) -> None:
         if self._owns:

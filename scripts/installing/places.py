@@ -32,6 +32,11 @@ class Places:
         return self.home / ".venv"
 
     @property
+    def command(self) -> Path:
+        """What runs a word of the agent as the service has it."""
+        return self.home / "dbpower-agent"
+
+    @property
     def config(self) -> Path:
         """What a person fills in."""
         return self.home / "config.json"

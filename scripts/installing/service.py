@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from scripts.installing import credentials
-from scripts.installing.hands import Hands
+from scripts.installing import as_service, credentials
+from scripts.installing.hands import Hands, StepFailed
 from scripts.installing.places import ACCOUNT, SERVICE, Places
 
 SOURCES = ("agent", "storage", "pyproject.toml", "README.md", "LICENSE")
 BY_HAND = ("agent", "storage", "requirements.txt")  # of an installation as the README had it before
-_HIDDEN = ("/home", "/root", "/run/user")  # by ProtectHome=
+HIDDEN = ("/home", "/root", "/run/user")  # by ProtectHome=
 WHEELS = "dbpower_agent-*.whl"
 
 
@@ -34,9 +33,9 @@ class Service:
         `wheels`: where the packages are, for a machine that reaches no index; `given`: key to file of credentials.
         Raises StepFailed; a service that ran runs then, if it can.
         """
-        with tempfile.TemporaryDirectory(prefix="install-service-") as scratch:
+        with self._hands.scratch() as scratch:
             self._make_account_and_home()
-            found = wheels or self._fetched(Path(scratch))
+            found = wheels or self._fetched(scratch)
             was_active = self._is_active()
             if was_active:
                 self._systemctl("stop the service", "stop", SERVICE)
@@ -47,9 +46,9 @@ class Service:
                 if self._has_systemd:
                     self._systemctl("have systemd read its units again", "daemon-reload")
                     self._systemctl("have the service start with the machine", "enable", SERVICE)
-            except BaseException:
+            except BaseException as cause:
                 if was_active:
-                    self._systemctl("start the service again, as it is now", "start", SERVICE)
+                    self._start_again(cause)
                 raise
         left = [] if was_active else self._left()
         if not left and self._has_systemd:
@@ -57,6 +56,13 @@ class Service:
             self._hands.note(f"It runs: systemctl status {SERVICE}; journalctl -u {SERVICE} -f")
         else:
             self._say_what_is_next(left)
+
+    def _start_again(self, cause: BaseException) -> None:
+        """As it is now. When that fails too, both are told: the first is why."""
+        try:
+            self._systemctl("start the service again, as it is now", "start", SERVICE)
+        except StepFailed as error:
+            raise StepFailed(f"{str(cause) or type(cause).__name__}\nThen it did not start either: {error}") from cause
 
     def _make_account_and_home(self) -> None:
         at = self._at
@@ -72,7 +78,6 @@ class Service:
     def _fetched(self, scratch: Path) -> Path:
         """The packages, before anything is stopped: without an index nothing has changed."""
         source, wheels = scratch / "source", scratch / "wheels"
-        source.mkdir()
         for name in SOURCES:  # not in the clone, where a build would leave its own
             self._hands.copy(self._clone / name, source / name)
         self._pip("fetch the packages and build this version", "wheel", "--wheel-dir", wheels, source)
@@ -87,6 +92,9 @@ class Service:
         self._pip("put this version in the place of the one before", *index, "--no-deps", "--force-reinstall", *ours)
         if not self._at.is_host:
             self._move_home()
+        shebang = f"#!{self._at.seen(self._at.venv) / 'bin' / 'python'} -I\n"
+        text = shebang + Path(as_service.__file__).read_text(encoding="utf-8")
+        self._hands.write(f"write {self._at.command}", self._at.command, text, 0o755)
         old = [self._at.home / name for name in BY_HAND]
         self._hands.remove(f"remove the program that was copied by hand into {self._at.home}", *old)
 
@@ -130,7 +138,7 @@ class Service:
         hands.remove(f"remove {at.unit} and what was added to it", at.unit, at.drop_ins)
         if self._has_systemd:
             self._systemctl("have systemd read its units again", "daemon-reload")
-        hands.remove(f"remove the program from {at.home}", at.venv, *(at.home / name for name in BY_HAND))
+        hands.remove(f"remove the program from {at.home}", at.venv, at.command, *(at.home / name for name in BY_HAND))
         if not purge:
             kept = [str(path) for path in (at.config, at.environment, at.state) if path.exists()]
             hands.note(f"Uninstalled. Kept, until --purge: {', '.join(kept) or 'nothing'}")
@@ -158,14 +166,14 @@ class Service:
 
 def _text_of(path: Path) -> str:
     with suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8-sig", errors="replace")  # as the agent reads config.json
     return ""
 
 
 def complaints(given: Mapping[str, str], asks: Callable[..., str | None], *, has_systemd: bool) -> list[str]:
     """Why nothing could be installed on this machine with this Python and these credentials."""
     base = Path(sys.base_prefix).resolve()
-    if str(base).startswith(_HIDDEN) or not all(path.stat().st_mode & 1 for path in (base, *base.parents)):
+    if str(base).startswith(HIDDEN) or not all(path.stat().st_mode & 1 for path in (base, *base.parents)):
         return [f"the user {ACCOUNT} cannot run the Python in {base}: install that of the distribution"]
     wrong = [f"{key}: {path} cannot be read" for key, path in given.items() if not Path(path).is_file()]
     if (

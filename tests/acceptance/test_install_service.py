@@ -86,6 +86,10 @@ def test_it_is_installed_upgraded_and_taken_away_again(wheels: Path, tmp_path: P
     assert named == []
     assert (home / ".venv/bin/dbpower-agent").read_text().startswith(f"#!/{HOME}/.venv/bin/python\n")
 
+    command = home / "dbpower-agent"
+    assert command.read_text().startswith(f"#!/{HOME}/.venv/bin/python -I\n")
+    assert "dbpower-agent, version" in installed(root, "-I", str(command), "--inside", "--", "--version")
+
     if shutil.which("systemd-analyze"):
         assert verified(root, tmp_path) == ""
         drop_in = root / "etc/systemd/system/dbpower-collector.service.d/credentials.conf"
@@ -106,7 +110,7 @@ def test_it_is_installed_upgraded_and_taken_away_again(wheels: Path, tmp_path: P
     assert "dbpower-agent, version" in installed(root, "-m", "agent", "--version")
 
     assert "Kept, until --purge" in said("--root", root, "--uninstall")
-    assert [path.exists() for path in (home / ".venv", config, outbox)] == [False, True, True]
+    assert [path.exists() for path in (home / ".venv", command, config, outbox)] == [False, False, True, True]
     said("--root", root, "--uninstall", "--purge")
     assert [path for path in root.rglob("*dbpower*") if path.exists()] == []
     after = subprocess.run(["git", "status", "--short"], cwd=ROOT, capture_output=True, text=True, check=False).stdout

@@ -16,6 +16,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -84,6 +85,22 @@ def test_control_another_source_or_time_gives_others(made: Path, tmp_path: Path)
     build(source, tmp_path / "changed", EPOCH_S)
     for other in ("later", "changed"):
         assert [name for name in (WHEEL, SDIST) if files(tmp_path / other)[name] == files(made)[name]] == []
+
+
+def test_other_packages_here_make_another_bill_and_other_checksums_and_the_same_wheel_and_sdist(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "99.9" if name == "requests" else version(name))
+    build(checkout(tmp_path / "source"), tmp_path / "dist", EPOCH_S)
+    other, ours = files(tmp_path / "dist"), files(made)
+    assert sorted(name for name in ours if other[name] != ours[name]) == sorted([BILL, SUMS])
+
+
+@pytest.mark.parametrize("name", ["build", "build.py"])
+def test_what_is_promised_of_the_bytes_names_all_on_which_they_hang(name: str) -> None:
+    said = (ROOT / "scripts" / name).read_text()[:1000].replace("\n", " ")
+    assert [word for word in ("setuptools", "Python", "zlib", "versions", "are others") if word not in said] == []
 
 
 def test_the_checksums_are_those_of_what_was_built(made: Path) -> None:

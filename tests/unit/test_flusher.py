@@ -125,7 +125,7 @@ def test_when_the_backend_accepted_last_is_known_also_while_it_is_away(
     bench.drain()
     accepted_at_s = bench.clock.monotonic()
     assert bench.board.delivery == LinkStatus(accepted_at_s=accepted_at_s)
-    bench.clock.advance(60)
+    bench.clock.turn(60)
     bench.fill(1)
     bench.sink.verdict = lambda _: Retry(BackendAway("says the test"))
     bench.flusher.step()
@@ -433,7 +433,11 @@ def test_news_is_said_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> No
     bench.sink.verdict = lambda _: None
     bench.live(1_000)
     assert len(bench.sink.requests) > 5
-    assert [getattr(line, "event", "") for line in caplog.records] == ["delivery.wrong", "delivery.right"]
+    assert [getattr(line, "event", "") for line in caplog.records] == [
+        "delivery.wrong",
+        "delivery.first",
+        "delivery.right",
+    ]
 
 
 def test_a_single_record_that_is_too_large_is_parked_and_its_neighbours_are_delivered(bench: Bench) -> None:

@@ -2,11 +2,13 @@
 
 What could go wrong: an upgrade stops the service and leaves it so, or changes configuration and outbox; a secret stands
 in the unit or in what is printed; a credential is lost at the next installation; a service is started that cannot run;
-a dry run changes something; on a hardened host the agent's account cannot read its own program.
+a dry run changes something; on a hardened host the agent's account cannot read its own program; why an upgrade failed
+is hidden by what failed after it; a full disk is a traceback.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from scripts import install_service
 from scripts.installing import credentials
 from scripts.installing.hands import Hands, StepFailed
 from scripts.installing.places import ACCOUNT, Places
-from scripts.installing.service import Service, complaints
+from scripts.installing.service import HIDDEN, Service, complaints
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = (ROOT / "config.example.json").read_text()
@@ -159,6 +161,67 @@ def test_a_service_that_ran_runs_again_when_its_upgrade_fails(
     assert bench.hands.systemctl() == told
 
 
+def test_why_an_upgrade_failed_is_told_also_when_the_service_does_not_start_again(bench: Bench) -> None:
+    bench.install()
+    bench.fill_in()
+    bench.runs()
+    bench.hands.fails = lambda words: "daemon-reload" in words or "start" in words
+    with pytest.raises(StepFailed) as caught:
+        bench.install()
+    why, then = str(caught.value).splitlines()
+    assert (why, then) == (
+        "have systemd read its units again",
+        "Then it did not start either: start the service again, as it is now",
+    )
+
+
+def test_an_upgrade_that_was_stopped_by_hand_says_so_when_the_service_does_not_start_again(bench: Bench) -> None:
+    bench.install()
+    bench.runs()
+
+    def fails(words: tuple[str, ...]) -> bool:
+        if "daemon-reload" in words:
+            raise KeyboardInterrupt
+        return "start" in words
+
+    bench.hands.fails = fails
+    with pytest.raises(StepFailed, match=r"KeyboardInterrupt\nThen it did not start either: start the service again"):
+        bench.install()
+
+
+def test_what_the_system_refuses_at_copying_and_changing_is_a_failed_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hands = NotingHands()
+    file, is_file = tmp_path / "file", tmp_path / "file" / "below"
+    file.write_text("old")
+    with pytest.raises(StepFailed, match=r"copy .*file"):
+        hands.copy(file, is_file)
+
+    def full(_: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, f"no room for {len(content)} bytes")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StepFailed, match=r"change .*file: .*no room for 3 bytes"):
+        hands.rewrite(file, b"old", b"new")
+
+
+def test_without_room_to_work_in_nothing_is_begun(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(bench.places.root / "no-such-directory"))
+    with pytest.raises(StepFailed, match="make a directory to work in"):
+        bench.install()
+    assert (bench.hands.ran, bench.hands.said) == ([], [])
+
+
+def test_the_command_beside_the_program_is_for_root_to_change_and_goes_with_it(bench: Bench) -> None:
+    bench.install()
+    command = bench.places.command
+    assert command.stat().st_mode & 0o777 == 0o755
+    assert command.read_text().splitlines()[0] == "#!/opt/dbpower-collector/.venv/bin/python -I"
+    bench.service().uninstall(purge=False)
+    assert not command.exists()
+
+
 def test_a_dry_run_says_every_step_and_does_none(tmp_path: Path) -> None:
     dry, real = Bench(tmp_path / "dry", is_dry=True), Bench(tmp_path / "real")
     steps = [line.removeprefix("would ") for line in dry.install(api_key="/etc/key")]
@@ -238,6 +301,8 @@ def test_a_credential_that_systemd_would_misread_is_refused(option: str, capsys:
         (EXAMPLE, "", {}, 2),
         (EXAMPLE, "DB_PASSWORD='x'\n", {}, 1),
         (EXAMPLE, "DB_PASSWORD='x'\nDBPOWER_API_KEY='y'\n", {}, 0),
+        (EXAMPLE, "DB_PASSWORD='x'\nDBPOWER_API_KEY_FILE=/etc/key\n", {}, 0),
+        (EXAMPLE, "DB_PASSWORD='x'\n# DBPOWER_API_KEY_FILE=/etc/key\n", {}, 1),
         (EXAMPLE, "DB_PASSWORD='x'\n", {"api_key": "/x"}, 0),
         (EXAMPLE.replace("abc123...", "real"), "# DB_PASSWORD=\n", {}, 1),
         (EXAMPLE.replace("${DB_PASSWORD}", "$${DB_PASSWORD}").replace("abc123...", "real"), "", {}, 0),
@@ -249,6 +314,19 @@ def test_a_credential_that_systemd_would_misread_is_refused(option: str, capsys:
 )
 def test_what_is_still_missing_is_counted(config: str, environment: str, given: dict[str, str], expected: int) -> None:
     assert len(credentials.lacks(config, EXAMPLE, environment, given)) == expected
+
+
+def test_a_configuration_that_a_windows_editor_saved_is_read_as_the_agent_reads_it(bench: Bench) -> None:
+    bench.install()
+    bench.fill_in()
+    bench.places.config.write_bytes(b"\xef\xbb\xbf" + bench.places.config.read_bytes())
+    load(bench.places.config, {}, {})
+    assert bench.install()[-1].startswith("It runs: ")
+
+
+@pytest.mark.parametrize("key", ["collector_id.x", "collector_id.x.y", "db_config.nothing", "nothing.at.all"])
+def test_a_credential_for_what_is_not_in_the_example_leaves_it_as_it_is(key: str) -> None:
+    assert json.loads(credentials.first_config(EXAMPLE, {key: "/a"})) == json.loads(EXAMPLE)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +351,7 @@ def test_a_credential_that_is_not_there_or_not_understood_here_is_told_before_an
     assert "systemd 250" in why
 
 
-@pytest.mark.parametrize("prefix", ["/root/.pyenv/versions/3.12", "/home/me/python"])
+@pytest.mark.parametrize("prefix", [f"{hidden}/python" for hidden in HIDDEN])
 def test_a_python_that_the_account_cannot_run_is_refused(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.base_prefix", prefix)
     (why,) = complaints({}, lambda *_: None, has_systemd=True)

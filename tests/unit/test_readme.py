@@ -53,6 +53,7 @@ from agent.sources._statement_servers import (
 )
 from agent.status import Scoreboard
 from scripts import install_service, replay
+from scripts.installing.places import HOST, Places
 from storage.connection import connect_readonly
 from storage.errors import CodedError
 from storage.outbox import FILE_NAME, Outbox
@@ -199,6 +200,12 @@ def test_every_option_of_the_installation_is_named() -> None:
     known = {name for action in install_service.parser()._actions for name in action.option_strings}
     part = README.chapter("### Run as a service (systemd):")
     assert [name for name in known - {"-h"} if name not in part] == []
+
+
+def test_an_installed_service_is_examined_by_the_command_that_the_installation_puts_there() -> None:
+    # Said by hand, a word would see neither the variables nor the credentials of the service, and look at ./data.
+    assert f"sudo {Places(HOST).command} doctor" in README.chapter("### Run as a service (systemd):")
+    assert "sudo -u dbpower" not in README.text
 
 
 def test_the_field_of_the_journal_is_one_that_the_agent_writes() -> None:

@@ -2,7 +2,7 @@
 
 What could go wrong: a package that the agent runs with is missing in it, or one of the tests is in it; a version is not
 that which is installed; a licence is missing; it names an edge to something that is not there; it is another one each
-time.
+time; a package that two need, each with another extra, has the needs of one of them only.
 """
 
 from __future__ import annotations
@@ -73,6 +73,29 @@ def test_it_is_what_the_format_asks_for(bill: dict[str, Any]) -> None:
 def test_the_same_packages_at_the_same_time_give_the_same_and_another_time_another(bill: dict[str, Any]) -> None:
     assert bill_of_materials(PYPROJECT, 1_700_000_000) == bill
     assert bill_of_materials(PYPROJECT, 1_700_000_001)["serialNumber"] != bill["serialNumber"]
+
+
+def test_a_package_that_is_needed_with_several_extras_has_the_needs_of_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs = {
+        "sbom-first": "Requires-Dist: sbom-shared[one]",
+        "sbom-second": "Requires-Dist: sbom-shared[two]",
+        "sbom-shared": 'Requires-Dist: sbom-of-one; extra == "one"\nRequires-Dist: sbom-of-two; extra == "two"',
+        "sbom-of-one": "License-Expression: MIT",
+        "sbom-of-two": "Requires-Dist: sbom-shared[one]",  # round in a circle
+    }
+    for name, said in needs.items():
+        place = tmp_path / f"{name.replace('-', '_')}-1.dist-info"
+        place.mkdir()
+        (place / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: 1\n{said}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    project = tmp_path / "pyproject.toml"
+    for order in ('["sbom-first", "sbom-second"]', '["sbom-second", "sbom-first"]', '["sbom-shared[one,two]"]'):
+        project.write_text(f'[project]\nname = "x"\ndependencies = {order}\n')
+        edges = {each["ref"]: each["dependsOn"] for each in bill_of_materials(project, 0)["dependencies"]}
+        assert edges["sbom-shared@1"] == ["sbom-of-one@1", "sbom-of-two@1"], order
+        assert edges.keys() >= {"sbom-of-one@1", "sbom-of-two@1"}, order
 
 
 def test_a_package_that_is_not_installed_is_no_gap_in_it(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ TO = 'connection to server at "localhost" (127.0.0.1), port 5432 failed: '
         (f"{TO}SSL error: tlsv13 alert certificate required", "demands a client certificate"),
         (f"{TO}SSL error: tlsv1 alert unknown ca", "does not know the authority of the client certificate"),
         (f"{TO}FATAL: connection requires a valid client certificate", "requires a valid client certificate"),
-        (f'{TO}root certificate file "/root/.postgresql/root.crt" does not exist', "root certificate file"),
+        (f'{TO}root certificate file "/srv/agent/root.crt" does not exist', "root certificate file"),
         (f'{TO}could not read root certificate file "/x": no certificate or crl found', "root certificate file"),
         (f'{TO}private key file "/x" has group or world access; permissions should be', "group or world access"),
     ],
