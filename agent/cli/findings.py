@@ -40,8 +40,8 @@ def _said(lines: Iterable[tuple[str, Finding]]) -> Iterable[tuple[str, Finding]]
 
 
 def _line(finding: Finding) -> str:
-    fine, plain, colour = _SIGNS[finding.verdict]
-    sign = click.style(fine if _shows(fine) else plain.ljust(2), fg=colour)
+    fine, ascii_only, colour = _SIGNS[finding.verdict]
+    sign = click.style(fine if _shows(fine) else ascii_only.ljust(2), fg=colour)
     code = f"[{finding.code}] " if finding.code else ""
     sentence = plain(finding.sentence.rstrip("."))  # a server may have said it
     if finding.remedy:
