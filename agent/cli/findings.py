@@ -9,6 +9,7 @@ import click
 import orjson
 
 from agent.finding import HINT, RIGHT, SKIPPED, WRONG, Finding, Verdict
+from storage.plain import plain
 
 SUBJECT_WIDTH = 20
 _SIGNS: dict[Verdict, tuple[str, str, str]] = {  # for those who can read them, for the others, and the colour
