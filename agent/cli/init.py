@@ -18,6 +18,7 @@ from agent.cli.register import BACKEND, DB_TYPE, register_now
 from agent.clock import Clock
 from agent.config import saving
 from agent.config.layers import assemble
+from agent.config.places import DATABASES
 from agent.config.schema import DEFAULT, DEFAULT_PORTS, Config
 from agent.doctor import backend, examination
 from agent.errors import BackendAway, ConfigError, ConfigThere, NotTheBackend, RegistrationRefused
@@ -47,17 +48,25 @@ def init(context: click.Context, /, *, non_interactive: bool, force: bool, **opt
     """
     said = given(context, options)
     path = said.get("config_path", DEFAULT_PATH)
+    with saving.held(path):
+        is_well = _set_up(said, path, asks=not non_interactive, force=force)
+    if not is_well:
+        sys.exit(FOUND)
+
+
+def _set_up(said: dict[str, Any], path: Path, *, asks: bool, force: bool) -> bool:
+    """Whether nothing is missing any more."""
     tree = saving.read(path)
-    if tree and not force and (non_interactive or not click.confirm(f"{path} is there. Go on from what it says?")):
+    if tree and not force and (not asks or not click.confirm(f"{path} is there. Go on from what it says?")):
         raise ConfigThere(str(path))
-    if tree.get("databases"):
+    if tree.get(DATABASES):
         raise ConfigError(f"{path} has a list of databases, and init knows only a single one: edit the file")
-    interview = Interview(tree, os.environ, asks=not non_interactive)
+    interview = Interview(tree, os.environ, asks=asks)
     _ask(interview, said, path)
     while True:
         config, _ = assemble(interview.tree, path, os.environ, {})
         is_well = _is_well(config, said.get("provider"))
-        choice = WRITE if is_well or non_interactive else _choose()
+        choice = WRITE if is_well or not asks else _choose()
         if choice == WRITE:
             break
         if choice == CHANGE:
@@ -66,11 +75,18 @@ def init(context: click.Context, /, *, non_interactive: bool, force: bool, **opt
     click.echo(f"\nWritten to {path} (mode {mode:04o}).")
     if interview.outside:
         click.echo(f"Not written, because the environment says it, at each start too: {', '.join(interview.outside)}.")
+    _say_what_is_next(path, is_well=is_well)
+    return is_well
+
+
+def _say_what_is_next(path: Path, *, is_well: bool) -> None:
     words = "" if path == DEFAULT_PATH else f" --config {path}"
-    if not is_well:
+    if is_well:
+        click.echo(
+            f"Next: `python -m agent doctor --canary{words}` tries it all, `python -m agent run{words}` runs it."
+        )
+    else:
         click.echo(f"What is marked above still has to be done; `python -m agent doctor{words}` says when it is.")
-        sys.exit(FOUND)
-    click.echo(f"Next: `python -m agent doctor --canary{words}` tries it all, `python -m agent run{words}` runs it.")
 
 
 def _choose() -> str:

@@ -14,6 +14,7 @@ from agent.config import complaints, environment
 from agent.config.layers import assemble
 from agent.config.places import Tree, find, path_of, put
 from agent.config.schema import Config
+from agent.errors import ConfigError
 
 # A configuration in which nothing is wrong: one value of it is replaced, and what is complained of then is that value.
 _FINE: Tree = {
@@ -31,7 +32,8 @@ _NUMBERS = frozenset({"collector_id", "db_config.port"})
 class Interview:
     """`tree`: what is known, and becomes the file. What the environment says is neither asked nor written.
 
-    `asks`: whether a person is there; else what is missing is noted in `missing`, as dotted paths.
+    `asks`: whether a person is there; else what is missing is noted in `missing`, as dotted paths. Raises ConfigError
+    when the environment is wrong.
     """
 
     def __init__(self, tree: Tree, environ: Mapping[str, str], *, asks: bool) -> None:
@@ -39,9 +41,12 @@ class Interview:
         self._environ = environ
         self._above: Tree = {}
         self._outside = set[str]()
-        for place, text in environment.said(environment.variables(tree), environ, []):
+        known, wrong = environment.variables(tree), list[str]()
+        for place, text in environment.said(known, environ, wrong):
             put(self._above, place, text)
             self._outside.add(".".join(place))
+        if wrong := [*wrong, *environment.misspelt(known, environ)]:
+            raise ConfigError("; ".join(wrong))
 
     def value(self, dotted: str) -> Any:
         """What holds there now; None when nothing does."""
@@ -98,7 +103,7 @@ class Interview:
 
     def _ask(self, dotted: str, question: str, known: object, usual: object, *, hidden: bool) -> None:
         enter = "" if not hidden or known is usual is None else " (Enter: none)" if known is None else _AS_IT_IS
-        answer = click.prompt(
+        answer = prompt(
             f"{question}{enter}",
             default=usual if known is None else known,
             hide_input=hidden,
@@ -113,6 +118,15 @@ class Interview:
             self.missing.append(dotted)
         else:
             self.put(dotted, usual)
+
+
+def prompt(text: str, **options: Any) -> Any:
+    """As click asks, but for bytes that are no letters."""
+    while True:
+        try:
+            return click.prompt(text, **options)
+        except UnicodeDecodeError:
+            click.echo("Error: That is no UTF-8.", err=True)
 
 
 def _is_filled_in(known: object) -> bool:

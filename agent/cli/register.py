@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from agent import registration
-from agent.cli.interview import Interview
+from agent.cli.interview import Interview, prompt
 from agent.cli.options import A_PATH, DEFAULT_PATH, given, with_options
 from agent.config import saving
 from agent.config.places import DATABASES
@@ -36,6 +36,12 @@ def register(context: click.Context, /, *, force: bool, **options: Any) -> None:
     """Registers this collector with a person's token (JWT), and shows its id and API key, once."""
     said = given(context, options)
     path = said.get("config_path", DEFAULT_PATH)
+    with saving.held(path):
+        mode = _registered(said, path, force=force)
+    click.echo(f"Written to {path} (mode {mode:04o}).")
+
+
+def _registered(said: dict[str, Any], path: Path, *, force: bool) -> int:
     tree = saving.read(path)
     if tree.get("api_key") and not force:
         raise ConfigThere(f"{path}, and it names a collector")
@@ -46,8 +52,7 @@ def register(context: click.Context, /, *, force: bool, **options: Any) -> None:
     elif "db_type" not in said:
         raise click.UsageError("With several databases --db-type is needed: what the backend shall take them for.")
     register_now(interview, said, path)
-    mode = saving.write(path, interview.tree)
-    click.echo(f"Written to {path} (mode {mode:04o}).")
+    return saving.write(path, interview.tree)
 
 
 def register_now(interview: Interview, said: dict[str, Any], path: Path) -> None:
@@ -57,8 +62,8 @@ def register_now(interview: Interview, said: dict[str, Any], path: Path) -> None
     """
     name, team = said.get("name"), said.get("team_id")
     if interview.asks:
-        name = name or click.prompt("Name of this collector", default=platform.node())
-        team = team or click.prompt("Number of its team", type=click.IntRange(1), default=1)
+        name = name or prompt("Name of this collector", default=platform.node())
+        team = team or prompt("Number of its team", type=click.IntRange(1), default=1)
     if team is None:
         raise click.UsageError("The team is needed: --team-id.")
     token = _token(said.get("jwt_file"), asks=interview.asks)
@@ -85,7 +90,7 @@ def _token(file: Path | None, *, asks: bool) -> str:
     elif JWT in os.environ:
         token = os.environ[JWT]
     elif asks:
-        token = click.prompt("Your token (JWT)", hide_input=True)
+        token = prompt("Your token (JWT)", hide_input=True)
     else:
         raise click.UsageError(f"Your token is needed: --jwt-file, or {JWT} in the environment.")
     token = token.strip()

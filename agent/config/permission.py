@@ -68,6 +68,8 @@ def _of_database(database: Mapping[str, object], mode: object) -> str | None:
     # An empty one is none: a driver may look for another one on this host then.
     if not database.get(CREDENTIAL) and any(name in database for name in ADDRESS):
         return "remote_config is safe on this host: host, port, user or database need a new password beside them"
+    if CREDENTIAL in database and not database[CREDENTIAL]:
+        return "remote_config is safe on this host: the password cannot become an empty one"
     return None
 
 
@@ -92,7 +94,8 @@ def holds(path: Path, value: object, file: Mapping[str, Any], mode: object) -> b
     else:
         whose, allowed = path[:-1], INTERVALS if len(path) == 1 else INTERVALS[1:]
     is_somebodys = not whose or (len(whose) == 2 and whose[0] == DATABASES)
-    return is_somebodys and path[-1] in allowed and beyond(path, value, file, mode) is None
+    is_empty = path[-1] == CREDENTIAL and not value and mode == SAFE
+    return is_somebodys and path[-1] in allowed and not is_empty and beyond(path, value, file, mode) is None
 
 
 def _own(path: Path, file: Mapping[str, Any]) -> object:

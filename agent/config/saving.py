@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import orjson
@@ -14,12 +17,40 @@ from agent.config.places import Tree
 from agent.errors import ConfigUnwritable
 
 _PRIVATE = 0o600
+_PROBE_BYTES = 65_536  # more than a configuration has
 _AT_MOST = 0o640  # a group may read it: that of a service
 
 
 def read(path: Path) -> Tree:
     """What stands in the file; empty when there is none. Raises ConfigMissing (it cannot be read), ConfigMalformed."""
     return reading.read(path) if os.path.lexists(path) else {}
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """As long as it is held, nobody else who asks so writes the file. Raises ConfigUnwritable, also when it could not
+    be written."""
+    directory = path.resolve().parent
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise ConfigUnwritable(f"{path} ({error.strerror})") from None
+    try:
+        _demand_alone_and_writable(descriptor, directory, path)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _demand_alone_and_writable(descriptor: int, directory: Path, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with tempfile.TemporaryFile(dir=directory) as probe:
+            probe.write(bytes(_PROBE_BYTES))
+    except BlockingIOError:
+        raise ConfigUnwritable(f"{path} (another `init` or `register` works in its directory)") from None
+    except OSError as error:
+        raise ConfigUnwritable(f"{path} ({error.strerror})") from None
 
 
 def write(path: Path, tree: Tree) -> int:

@@ -121,6 +121,8 @@ def test_a_mistyped_address_and_token_do_not_take_the_answers_along(backend: Run
     with Terminal("init", "--db-type", "mysql", "--db-port", str(free_port()), cwd=tmp_path) as person:
         person.answer("Address of the backend", f"http://127.0.0.1:{free_port()}")
         person.answer("Host of the database", "127.0.0.1")
+        person.answer("User of the agent there", b"\xff\n")
+        person.expect("That is no UTF-8")
         person.answer("User of the agent there", "somebody")
         person.answer("Password", PASSWORD)
         for token, url, said in (
@@ -135,7 +137,10 @@ def test_a_mistyped_address_and_token_do_not_take_the_answers_along(backend: Run
             person.expect(said)
             if url:
                 person.answer("Address of the backend", url)
-        person.answer("or write them as they are?", "write")
+        person.expect("or write them as they are?")
+        saved = json.loads((tmp_path / "config.json").read_text())
+        assert saved["api_key"] == backend.registry.collectors()[0].api_key, "saved before anything else can go wrong"
+        person.answer("", "write")
         assert person.end() == 1, "no database answers"
     written = json.loads((tmp_path / "config.json").read_text())
     assert (written["backend_url"], written["db_config"]["user"]) == (backend.url, "somebody")

@@ -193,3 +193,16 @@ def test_a_collector_of_several_databases_is_registered_and_its_list_stays(
     }
     config, _ = load(tmp_path / "config.json", {}, {})
     assert [watch.name for watch in config.watches] == ["orders"], "and it is a configuration"
+
+
+def test_where_nothing_can_be_written_nothing_is_registered(
+    backend: RunningBackend, token: Path, tmp_path: Path
+) -> None:
+    words = ("--team-id", 1, "--jwt-file", token, "--config", tmp_path / "nowhere" / "config.json")
+    done = register(tmp_path, backend.url, *words)
+    assert (done.returncode, "[CF-05]" in done.stderr, backend.registry.collectors()) == (2, True, [])
+
+
+def test_a_wrong_environment_is_told_before_the_first_question(tmp_path: Path) -> None:
+    done = run_agent("init", cwd=tmp_path, DBPOWER_OUTBOX_MAX_BYTE="5")
+    assert (done.returncode, "DBPOWER_OUTBOX_MAX_BYTES" in done.stderr, done.stdout) == (2, True, "")

@@ -51,11 +51,11 @@ class Terminal:
         self._seen = self.said.index(text, self._seen) + len(text)
         return self.said[before : self._seen]
 
-    def answer(self, question: str, text: str = "") -> None:
-        """Waits for the question, and types the answer; nothing: only Enter."""
+    def answer(self, question: str, text: str | bytes = "") -> None:
+        """Waits for the question, and types the answer; nothing: only Enter; bytes: just these."""
         self.expect(question)
         self.expect(": ")
-        os.write(self._ours, f"{text}\n".encode())
+        os.write(self._ours, text if isinstance(text, bytes) else f"{text}\n".encode())
 
     def end(self) -> int:
         """Waits for its end; the exit code."""

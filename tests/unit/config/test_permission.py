@@ -57,6 +57,15 @@ def test_an_address_needs_a_new_password_beside_it(name: str, beside: dict[str, 
     assert refusal(params, "any") is None
 
 
+@pytest.mark.parametrize("password", ["", None, []])
+def test_a_password_cannot_become_an_empty_one(password: object) -> None:
+    # The driver would look for another one on this host (~/.pgpass), and send it to where an earlier command led.
+    assert "empty" in (refusal({"db_config": {"password": password}}, "safe") or "")
+    assert refusal({"db_config": {"password": password}}, "any") is None
+    assert not holds(("db_config", "password"), password, valid(), "safe")
+    assert holds(("db_config", "password"), password, valid(), "any")
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("start", "now"), ("rotate", True), ("slow_log_backups", ["x"]), ("max_load", None)]
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.saving import read, write
+from agent.config.saving import held, read, write
 from agent.errors import ConfigMalformed, ConfigUnwritable
 
 TREE = {"collector_id": 1, "api_key": "${KEY}"}
@@ -65,6 +65,17 @@ def test_what_the_agent_runs_with_is_read_here_too(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(b"\xef\xbb\xbf" + b'{"api_key": "${KEY}", "collector_id": 1}')
     assert read(path) == TREE
+
+
+def test_two_do_not_write_it_at_once_and_what_cannot_be_written_is_told_before(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    with held(path), pytest.raises(ConfigUnwritable, match="another `init` or `register`"), held(path):
+        pytest.fail("it is held")
+    with held(path):
+        write(path, TREE)
+    assert [each.name for each in tmp_path.iterdir()] == ["config.json"], "the probe is gone"
+    with pytest.raises(ConfigUnwritable, match="No such file"), held(tmp_path / "nowhere" / "config.json"):
+        pytest.fail("there is no such place")
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
