@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from agent.body import dumps
 from agent.clock import Clock
 from agent.config.schema import Config
-from agent.delivery import Delivered, Hold, Refused, Retry, judge_bulk, judge_execute
+from agent.delivery import Delivered, Hold, Retry, judge_bulk, judge_execute
 from agent.errors import BackendAway, BackendPlain, BackendUnverified, KeyRefused, NotTheBackend
 from agent.finding import Finding, hint, right, skipped, wrong
 from agent.registration import id_in
@@ -55,7 +55,7 @@ def _address(config: Config) -> Finding:
 def _refusal(answer: Answer, clock: Clock) -> CodedError | None:
     verdict = judge_bulk(answer, 0, clock.now())
     # Refused: it read the key before it looked at the body.
-    return None if isinstance(verdict, Delivered | Refused) or not isinstance(verdict, Hold | Retry) else verdict.error
+    return verdict.error if isinstance(verdict, Hold | Retry) else None
 
 
 def _key(config: Config, transport: Transport, clock: Clock) -> Finding:
