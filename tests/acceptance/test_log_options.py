@@ -117,6 +117,6 @@ def test_a_replay_tells_what_it_meets_when_it_is_asked_to(tmp_path: Path) -> Non
             return [line for line in done.stderr.splitlines() if "delivery." in line]
 
         told = [json.loads(line)["event"] for line in said(0, "--log-level", "INFO", *JSON)]
-        assert told == ["delivery.wrong", "delivery.right"]
+        assert told == ["delivery.wrong", "delivery.first", "delivery.right"]
         assert [line.split()[1:3] for line in said(1, "--log-level", "WARNING")] == [["WARNING", "delivery.wrong"]]
         assert said(2) == []
