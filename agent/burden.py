@@ -10,8 +10,8 @@ import logging
 from agent.breaker import Breaker
 from agent.clock import Clock
 from agent.cost import Cost, Load, Spent
-from agent.errors import DatabaseAway, ServerStrained, SourceError
 from agent.repeats import Repeats
+from agent.source_errors import DatabaseAway, ServerStrained, SourceError
 from agent.sources import Source
 from agent.status import Scoreboard
 from agent.watch import Watch

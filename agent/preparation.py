@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from agent import errors
+from agent import source_errors
 
 Provider = Literal["own", "rds", "aurora", "cloudsql"]
 PASSWORD = "<the password>"  # noqa: S105 - stands where a person fills it in
@@ -19,7 +19,7 @@ _PLACES: dict[Provider, str] = {
     "aurora": "the parameter group of the cluster (Amazon Aurora)",
     "cloudsql": "the database flags of the instance (Cloud SQL)",
 }
-_LOGIN = {errors.LoginRefused.code}
+_LOGIN = {source_errors.LoginRefused.code}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +79,12 @@ def steps(server: Server, codes: Collection[str]) -> tuple[Step, ...]:
 def _mysql(server: Server, codes: set[str]) -> Iterator[Step]:
     who = f"{_quoted(server.user)}@'%'"
     lacks_user = bool(codes & _LOGIN)
-    if lacks_user or errors.SlowLogNotGranted.code in codes:
+    if lacks_user or source_errors.SlowLogNotGranted.code in codes:
         lines = [f"CREATE USER IF NOT EXISTS {who} IDENTIFIED BY '{PASSWORD}';"] if lacks_user else []
         yield Step("Let the agent read the slow log", "\n".join([*lines, f"GRANT SELECT ON mysql.slow_log TO {who};"]))
-    if lacks_user or codes & {errors.SlowLogOff.code, errors.SlowLogNarrow.code}:
+    if lacks_user or codes & {source_errors.SlowLogOff.code, source_errors.SlowLogNarrow.code}:
         yield _switch_on(server)
-    if errors.SlowLogCrashed.code in codes:
+    if source_errors.SlowLogCrashed.code in codes:
         text = "SET GLOBAL slow_query_log = OFF;\nREPAIR TABLE mysql.slow_log;\nSET GLOBAL slow_query_log = ON;"
         yield Step("Repair the slow log", text)
 
@@ -112,16 +112,16 @@ def _quoted(name: str) -> str:
 
 def _postgres(server: Server, codes: set[str]) -> Iterator[Step]:
     role, lacks_user = _identifier(server.user), bool(codes & _LOGIN)
-    if lacks_user or errors.StatementsNotLoaded.code in codes:
+    if lacks_user or source_errors.StatementsNotLoaded.code in codes:
         yield _load(server)
-    if lacks_user or errors.StatementsNotCreated.code in codes:
+    if lacks_user or source_errors.StatementsNotCreated.code in codes:
         text = f"\\connect {_identifier(server.database)}\nCREATE EXTENSION IF NOT EXISTS pg_stat_statements;"
         yield Step(f"Create the extension in the database {server.database}", text)
-    if lacks_user or errors.StatementsNotGranted.code in codes:
+    if lacks_user or source_errors.StatementsNotGranted.code in codes:
         lines = [f"CREATE USER {role} WITH PASSWORD '{PASSWORD}';"] if lacks_user else []
         lines += [f"-- or, if it is there: ALTER USER {role} WITH PASSWORD '{PASSWORD}';"] if lacks_user else []
         yield Step("Let the agent read the statistics", "\n".join([*lines, f"GRANT pg_read_all_stats TO {role};"]))
-    if errors.StatementsNotCounted.code in codes:
+    if source_errors.StatementsNotCounted.code in codes:
         yield _count(server)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from agent.config import permission, places, remote
 from agent.config.layers import Layers
 from agent.config.schema import Config, WatchConfig
-from agent.errors import CommandRefused, ConfigError, SourceError
+from agent.errors import CommandRefused, ConfigError
+from agent.source_errors import SourceError
 from agent.sources import Source
 
 

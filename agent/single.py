@@ -9,9 +9,9 @@ from agent import wiring
 from agent.clock import Clock
 from agent.config.layers import Layers
 from agent.config.schema import Config
-from agent.errors import SourceError
 from agent.machine import PAUSED
 from agent.record import to_wire
+from agent.source_errors import SourceError
 from storage.errors import CodedError
 from storage.plain import plain_json
 from storage.view import OutboxView

@@ -17,12 +17,12 @@ from agent.clock import Clock
 from agent.collector import Collector
 from agent.command_desk import CommandDesk
 from agent.commands import Command
-from agent.errors import DatabaseAway, ServerStrained, SourceError
 from agent.logs import tell
 from agent.machine import PAUSED, RECONNECTING
 from agent.news import News
 from agent.pulse import Pulse
 from agent.repeats import Repeats
+from agent.source_errors import DatabaseAway, ServerStrained, SourceError
 from agent.sources import READING, Source
 from agent.status import Scoreboard
 from agent.watch import Watch

@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("storage",),
     (
         "agent",  # __init__: the version
-        *("agent.errors", "agent.clock", "agent.cost", "agent.config", "agent.news"),
+        *("agent.errors", "agent.source_errors", "agent.clock", "agent.cost", "agent.config", "agent.news"),
         *("agent.logs", "agent.log_queue", "agent.journal", "agent.reminder", "agent.repeats"),
         *("agent.pulse", "agent.losses", "agent.status", "agent.thrift", "agent.certificates", "agent.canary"),
         *("agent.finding", "agent.skew", "agent.preparation", "agent.here", "agent.core_dumps"),

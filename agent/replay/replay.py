@@ -15,14 +15,7 @@ from queue import Empty, SimpleQueue
 from agent.body import dumps
 from agent.clock import Clock
 from agent.delivery import Delivered, judge_bulk
-from agent.errors import (
-    BackendAway,
-    BackendBusy,
-    BackendUntrusted,
-    BackendWithoutTls,
-    BodyRefused,
-    ReplayGivenUp,
-)
+from agent.errors import BackendAway, BackendBusy, BackendUntrusted, BackendWithoutTls, BodyRefused, ReplayGivenUp
 from agent.flusher import Flusher
 from agent.replay.cargo import Account, Cargo
 from agent.sinks import Sink

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from agent.clock import Clock
-from agent.errors import DatabasePlain, SourceError
 from agent.finding import Finding, hint, right, wrong
 from agent.here import is_here
 from agent.skew import compared_times
+from agent.source_errors import DatabasePlain, SourceError
 from agent.sources._understood import understood
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from agent.errors import AnswerTooLarge, DatabaseAway
+from agent.source_errors import AnswerTooLarge, DatabaseAway
 
 SLOWEST_BYTES_S = 16_384.0  # what comes slower for long does not come
 PACKETS = 10_000  # each row is one, and each description of a column

@@ -12,7 +12,7 @@ from pymysql.constants import CR
 
 from agent.certificates import FileUnusable, client_context, disagreement, distrust
 from agent.config.tls import DatabaseTls
-from agent.errors import DatabaseUntrusted
+from agent.source_errors import DatabaseUntrusted
 from agent.sources._mysql_bounds import Bounded
 
 # Ways to log in that send the password itself, or what is as good as it.

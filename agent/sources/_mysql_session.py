@@ -14,7 +14,7 @@ from pymysql import err
 from pymysql.constants import CLIENT, CR, ER
 from pymysql.cursors import Cursor, SSCursor
 
-from agent.errors import (
+from agent.source_errors import (
     AnswerSenseless,
     DatabaseAway,
     LoginRefused,

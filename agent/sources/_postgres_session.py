@@ -17,7 +17,7 @@ import psycopg2
 from psycopg2 import errorcodes, extensions
 
 from agent.clock import Clock
-from agent.errors import (
+from agent.source_errors import (
     AnswerSenseless,
     AnswerTooLarge,
     DatabaseAway,

@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.certificates import FileUnusable, disagreement, of_this_system
 from agent.config.tls import DatabaseTls
-from agent.errors import DatabaseUntrusted
+from agent.source_errors import DatabaseUntrusted
 
 _NEWER_ONLY = "TLSv1.3"
 _MINIMUM = "PGSSLMINPROTOCOLVERSION"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from agent.errors import SetupError
+from agent.source_errors import SetupError
 from agent.sources._mysql_session import Session
 
 LASTS_S = 0.2

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from agent.clock import Clock
-from agent.errors import RotationRefused, SlowLogLarge, SlowLogNarrow, SlowLogOff, SourceError
 from agent.finding import Finding, hint, right, skipped, wrong
+from agent.source_errors import RotationRefused, SlowLogLarge, SlowLogNarrow, SlowLogOff, SourceError
 from agent.sources import SourceSettings
 from agent.sources._examination import compared_clock, encryption, tried
 from agent.sources._mysql_session import Session

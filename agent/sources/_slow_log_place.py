@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from agent.errors import BookmarkUnreadable
+from agent.source_errors import BookmarkUnreadable
 from agent.sources._mysql_session import Row
 
 LIVE = "slow_log"  # the table that the server writes

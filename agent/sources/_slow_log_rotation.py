@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agent.errors import RotationRefused, SetupError, SlowLogMissing
+from agent.source_errors import RotationRefused, SetupError, SlowLogMissing
 from agent.sources import SourceSettings
 from agent.sources._mysql_session import Session, WritingSession
 from agent.sources._slow_log_place import OLD, Place

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import closing
 
-from agent.errors import AnswerSenseless, SlowLogMissing, SlowLogNotGranted, SlowLogOff
+from agent.source_errors import AnswerSenseless, SlowLogMissing, SlowLogNotGranted, SlowLogOff
 from agent.sources import SourceSettings, Strain
 from agent.sources._mysql_session import Row, Session
 from agent.sources._slow_log_place import LIVE, Counters, Place, digest

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from agent.errors import BookmarkUnreadable
+from agent.source_errors import BookmarkUnreadable
 from agent.sources._statement_counters import KEY_LENGTH, Baseline, without_levels
 from agent.sources._statement_servers import FIRST_LOOK, NEW, NORMAL, RESET, Recognised, Sight, recognise
 

@@ -7,7 +7,7 @@ place for each kind of statement.
 from __future__ import annotations
 
 from agent import canary
-from agent.errors import CanaryTooSlow
+from agent.source_errors import CanaryTooSlow
 from agent.sources._postgres_session import MARKER, Session
 from agent.sources._statement_queries import shape_of
 

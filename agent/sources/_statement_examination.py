@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from agent.clock import Clock
-from agent.errors import (
+from agent.finding import Finding, hint, right, skipped, wrong
+from agent.source_errors import (
     SourceError,
     StatementsCrowded,
     StatementsNotCounted,
@@ -16,7 +17,6 @@ from agent.errors import (
     StatementsNotGranted,
     StatementsNotLoaded,
 )
-from agent.finding import Finding, hint, right, skipped, wrong
 from agent.sources import SourceSettings
 from agent.sources._examination import compared_clock, encryption, tried
 from agent.sources._postgres_session import MARKER, Session

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import cast
 
-from agent.errors import AnswerSenseless, SetupError, StatementsNotCreated, StatementsNotGranted
+from agent.source_errors import AnswerSenseless, SetupError, StatementsNotCreated, StatementsNotGranted
 from agent.sources import Strain
 from agent.sources._postgres_session import MARKER, Session
 from agent.sources._statement_counters import Row

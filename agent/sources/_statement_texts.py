@@ -15,8 +15,8 @@ from typing import cast
 from psycopg2.extensions import encodings
 
 from agent.clock import Clock
-from agent.errors import SetupError, SourceError, TextsUndecodable
 from agent.news import News
+from agent.source_errors import SetupError, SourceError, TextsUndecodable
 from agent.sources import SourceSettings
 from agent.sources._postgres_session import ANSWER_BYTES, MARKER, Row, Session
 from agent.sources._statement_counters import KEY_LENGTH, Delta, Key

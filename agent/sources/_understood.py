@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.errors import AnswerSenseless
+from agent.source_errors import AnswerSenseless
 
 
 @contextmanager

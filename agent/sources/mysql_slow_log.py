@@ -13,10 +13,10 @@ from contextlib import closing
 
 from agent import canary
 from agent.clock import Clock
-from agent.errors import SlowLogMissing, SlowLogNotGranted, SourceError
 from agent.finding import Finding
 from agent.record import Record
 from agent.redact import Redactor
+from agent.source_errors import SlowLogMissing, SlowLogNotGranted, SourceError
 from agent.sources import BOOKMARK_LOST, Reading, SourceSettings, Strain, _slow_log_canary
 from agent.sources._mysql_session import Row, Session, WritingSession
 from agent.sources._slow_log_examination import examine

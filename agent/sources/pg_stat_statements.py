@@ -12,9 +12,9 @@ from datetime import datetime
 
 from agent import canary
 from agent.clock import Clock
-from agent.errors import SetupError, SourceError
 from agent.finding import Finding
 from agent.redact import Redactor
+from agent.source_errors import SetupError, SourceError
 from agent.sources import BOOKMARK_LOST, Reading, SourceSettings, Strain, _statement_canary
 from agent.sources._postgres_session import MARKER, Session
 from agent.sources._statement_bookmark import Bookmark, Opening, decode

@@ -19,11 +19,11 @@ from agent import sources
 from agent.clock import Clock
 from agent.config.schema import DbConfig
 from agent.dev.server_process import free_port
-from agent.errors import BookmarkUnreadable, DatabaseAway
 from agent.pulse import SLACK_S
 from agent.record import Record
 from agent.redact import Level
 from agent.redact.normal import DIGEST_CHARACTERS, digest
+from agent.source_errors import BookmarkUnreadable, DatabaseAway
 from agent.sources import BOOKMARK_LOST, READING, Source, SourceSettings
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import orjson
 
 from agent.delivery import Hold, Retry, Verdict
-from agent.errors import BackendAway, KeyRefused, SourceError
+from agent.errors import BackendAway, KeyRefused
 from agent.flusher import LOOK_S, Flusher
 from agent.heartbeat import Heartbeat
 from agent.logs import LOGGER, _Text
+from agent.source_errors import SourceError
 from agent.sources import Reading
 from agent.transport import Answer, Transport
 from storage.envelope import Envelope, Gap

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 
 from agent.clock import Clock
-from agent.errors import DatabaseAway, SetupError, SlowLogMissing, SlowLogNotGranted
+from agent.source_errors import DatabaseAway, SetupError, SlowLogMissing, SlowLogNotGranted
 from agent.sources._mysql_session import Row, Session
 from agent.sources._slow_log_place import LIVE
 

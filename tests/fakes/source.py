@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 from agent.clock import Clock
 from agent.cost import Meter
-from agent.errors import DatabaseAway, SourceError
 from agent.finding import Finding, right, wrong
 from agent.record import Record
+from agent.source_errors import DatabaseAway, SourceError
 from agent.sources import BOOKMARK_LOST, Reading, SourceSettings, Strain
 from storage.envelope import Gap
 

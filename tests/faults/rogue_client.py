@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.clock import Clock
 from agent.config.schema import DbConfig
-from agent.errors import SourceError
+from agent.source_errors import SourceError
 from agent.sources import SourceSettings, find
 from agent.sources._mysql_bounds import Allowance
 from agent.sources._wire import Wire

@@ -14,17 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import (
-    BackendAway,
-    BackendBusy,
-    BookmarkUnreadable,
-    DatabaseAway,
-    KeyRefused,
-    LoginRefused,
-    SlowLogCrashed,
-)
+from agent.errors import BackendAway, BackendBusy, KeyRefused
 from agent.logs import tell
 from agent.news import News
+from agent.source_errors import BookmarkUnreadable, DatabaseAway, LoginRefused, SlowLogCrashed
 from storage.envelope import Gap
 from storage.errors import CodedError
 from tests.fakes.day import DAY_S, INTERVAL_S, Day

@@ -25,8 +25,8 @@ from pymysql.connections import Connection
 
 from agent.clock import Clock
 from agent.config.schema import DbConfig
-from agent.errors import AnswerSenseless, AnswerTooLarge, DatabaseAway, SetupError, SourceError
 from agent.record import Record
+from agent.source_errors import AnswerSenseless, AnswerTooLarge, DatabaseAway, SetupError, SourceError
 from agent.sources import Reading, Source, SourceSettings, find
 from tests.fakes import endless_mysql, endless_postgres
 from tests.fakes.endless_postgres import COUNTER_TYPES, COUNTERS, EndlessPostgres, Peer

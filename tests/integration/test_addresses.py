@@ -17,7 +17,7 @@ from psycopg2 import extensions
 
 from agent.clock import Clock
 from agent.config.schema import DbConfig
-from agent.errors import DatabaseAway
+from agent.source_errors import DatabaseAway
 from agent.sources import SourceSettings, _mysql_session, _postgres_session
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import WatchedPostgres

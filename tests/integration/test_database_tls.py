@@ -19,7 +19,7 @@ import pytest
 
 from agent.clock import Clock
 from agent.config.schema import DbConfig
-from agent.errors import DatabaseUntrusted, LoginRefused, SourceError
+from agent.source_errors import DatabaseUntrusted, LoginRefused, SourceError
 from agent.sources import SourceSettings, _mysql_session, _postgres_session
 from tests.servers.authority import Authorities, Pair
 from tests.servers.mariadb import MariaDBServer, MariaDBTemplate

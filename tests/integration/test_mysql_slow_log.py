@@ -22,7 +22,8 @@ from pymysql.cursors import Cursor, SSCursor
 from agent.clock import Clock
 from agent.config.schema import DbConfig
 from agent.dev.server_process import free_port, wait_until
-from agent.errors import (
+from agent.record import Record
+from agent.source_errors import (
     DatabaseAway,
     LoginRefused,
     SlowLogCrashed,
@@ -31,7 +32,6 @@ from agent.errors import (
     SlowLogOff,
     SourceError,
 )
-from agent.record import Record
 from agent.sources import Reading, SourceSettings
 from agent.sources._mysql_session import Session
 from agent.sources.mysql_slow_log import START_ROWS, SlowLogTable

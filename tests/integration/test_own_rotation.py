@@ -16,10 +16,10 @@ import pytest
 
 from agent.config.layers import load
 from agent.doctor import examination
-from agent.errors import RotationRefused
 from agent.finding import RIGHT
 from agent.record import Record
 from agent.single import preview
+from agent.source_errors import RotationRefused
 from agent.sources._slow_log_place import OLD
 from agent.sources._slow_log_rotation import NEW
 from agent.sources.mysql_slow_log import SlowLogTable

@@ -14,7 +14,7 @@ import pytest
 
 from agent.dev.postgres import wheel_bin_dir
 from agent.dev.server_process import free_port
-from agent.errors import (
+from agent.source_errors import (
     DatabaseAway,
     LoginRefused,
     SetupError,

@@ -15,7 +15,7 @@ import psycopg2
 import pytest
 
 from agent.dev.server_process import wait_until
-from agent.errors import DatabaseAway
+from agent.source_errors import DatabaseAway
 from agent.sources.pg_stat_statements import StatementStatistics
 from tests.integration.statement_looks import Look, calls, database, look, make
 from tests.servers.postgres import WatchedPostgres, shape

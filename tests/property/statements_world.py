@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from agent.errors import DatabaseAway
+from agent.source_errors import DatabaseAway
 from agent.sources._postgres_session import ANSWER_BYTES, Row, Session
 
 SLOW_MS = 500.0

@@ -22,8 +22,8 @@ from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from agent.config.schema import DbConfig
-from agent.errors import AnswerSenseless, BookmarkUnreadable, SourceError
 from agent.record import MAX_INTEGER, to_wire
+from agent.source_errors import AnswerSenseless, BookmarkUnreadable, SourceError
 from agent.sources import SourceSettings, _slow_log_place, _statement_bookmark
 from agent.sources._mysql_session import Row, Session
 from agent.sources._postgres_session import Session as PostgresSession

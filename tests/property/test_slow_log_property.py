@@ -26,8 +26,8 @@ from hypothesis.stateful import (
 )
 
 from agent.config.schema import DbConfig
-from agent.errors import DatabaseAway, RotationRefused
 from agent.record import Record
+from agent.source_errors import DatabaseAway, RotationRefused
 from agent.sources import Reading, SourceSettings
 from agent.sources._mysql_session import Row
 from agent.sources._slow_log_place import LIVE, OLD, Place, decode, digest

@@ -22,8 +22,8 @@ from transitions import MachineError
 from agent.backoff import Backoff
 from agent.body import unpack
 from agent.commands import Command
-from agent.errors import LoginRefused
 from agent.sinks import COMMAND_RESULT, QUERIES
+from agent.source_errors import LoginRefused
 from agent.watch import Watch
 from agent.watch_loop import Stop
 from tests.fakes.clock import NOON, ManualClock

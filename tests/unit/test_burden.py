@@ -20,9 +20,9 @@ import pytest
 from agent.body import unpack
 from agent.breaker import Breaker
 from agent.commands import Command
-from agent.errors import DatabaseAway, LoginRefused
 from agent.logs import LOGGER
 from agent.sinks import COMMAND_RESULT
+from agent.source_errors import DatabaseAway, LoginRefused
 from storage.envelope import Change
 from tests.fakes.manual import Rig
 from tests.fakes.source import FakeSource

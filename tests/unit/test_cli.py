@@ -16,9 +16,10 @@ import pytest
 from agent import __version__, cli
 from agent.clock import Clock
 from agent.dev.server_process import free_port
-from agent.errors import ConfigError, DatabaseAway
+from agent.errors import ConfigError
 from agent.logs import LOGGER
 from agent.overview import look as overview_look
+from agent.source_errors import DatabaseAway
 from storage.envelope import Change, Draft
 from storage.errors import CodedError, OutboxError, OutboxLocked
 from storage.outbox import FILE_NAME, Outbox

@@ -19,9 +19,9 @@ from agent.body import unpack
 from agent.command_desk import PAUSED_NOTE, TOLD_AGAIN_S, is_paused
 from agent.command_log import ANSWERED, LEFT, RECEIVED
 from agent.commands import TOO_LARGE, Command, parse
-from agent.errors import LoginRefused
 from agent.ration import REFILL_S
 from agent.sinks import COMMAND_RESULT
+from agent.source_errors import LoginRefused
 from storage.errors import OutboxFull
 from tests.fakes.manual import Rig
 from tests.fakes.source import FakeSource
@@ -284,22 +284,24 @@ def test_the_answer_of_a_look_is_written_down_when_it_is_stored(rig: Rig) -> Non
     assert steps(rig)[2:] == [(ANSWERED, 1), (ANSWERED, 2)]
 
 
-def test_a_server_that_says_the_password_again_is_not_repeated(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def refused(rig: Rig, password: str, sentence: str) -> dict[str, Any]:
+    """The result of a new password that a server refuses so."""
     refusing = FakeSource()
-    refusing.refusal = LoginRefused("who is hunter2?")
+    refusing.refusal = LoginRefused(sentence)
     rig.next_source = lambda: refusing
-    rig.desk.carry_out(Command(1, "update_config", {"db_config": {"password": "hunter2"}}, "noon"))
+    rig.desk.carry_out(Command(1, "update_config", {"db_config": {"password": password}}, "noon"))
     (result,) = results(rig)
+    return result
+
+
+def test_a_server_that_says_the_password_again_is_not_repeated(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    result = refused(rig, "hunter2", "who is hunter2?")
     assert "who is ***?" in result["result"]["error"]
     written = (rig.layers.data_dir / "commands.log").read_text() + caplog.text + repr(result)
     assert ("who is ***?" in written, "hunter2" in written) == (True, False)
 
 
 def test_a_password_too_short_to_be_cut_out_hides_the_whole_sentence(rig: Rig) -> None:
-    refusing = FakeSource()
-    refusing.refusal = LoginRefused("who is (xy)?")
-    rig.next_source = lambda: refusing
-    rig.desk.carry_out(Command(1, "update_config", {"db_config": {"password": "xy"}}, "noon"))
-    (result,) = results(rig)
+    result = refused(rig, "xy", "who is (xy)?")
     assert "why is not shown here" in result["result"]["error"]
     assert "who is" not in (rig.layers.data_dir / "commands.log").read_text() + repr(result)

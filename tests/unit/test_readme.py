@@ -25,6 +25,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
 
 import agent.errors
+import agent.source_errors
 import storage.errors
 from agent import journal, machine, preparation
 from agent.cli import FOUND, INTERRUPTED, RUNNING, UNUSABLE, cli
@@ -116,7 +117,7 @@ def errors() -> dict[str, type[CodedError]]:
     """Every error by its code; those with 00 are names for several, which nobody is told."""
     found = [
         kind
-        for module in (agent.errors, storage.errors)
+        for module in (agent.errors, agent.source_errors, storage.errors)
         for _, kind in inspect.getmembers(module, inspect.isclass)
         if issubclass(kind, CodedError) and kind is not CodedError and not kind.code.endswith("-00")
     ]

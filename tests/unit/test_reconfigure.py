@@ -17,8 +17,9 @@ import pytest
 from agent.config import remote
 from agent.config.layers import Layers
 from agent.config.schema import DEFAULT, Config
-from agent.errors import CommandRefused, LoginRefused
+from agent.errors import CommandRefused
 from agent.reconfigure import Reconfiguration
+from agent.source_errors import LoginRefused
 from tests.fakes.manual import config_tree, several_tree
 from tests.fakes.source import FakeSource
 

@@ -17,9 +17,9 @@ import pytest
 from agent.body import unpack
 from agent.collector import TURN_RECORDS, Collector
 from agent.commands import Command
-from agent.errors import DatabaseAway, LoginRefused
 from agent.pulse import Step
 from agent.sinks import COMMAND_RESULT, QUERIES
+from agent.source_errors import DatabaseAway, LoginRefused
 from agent.sources import READING
 from agent.watch_loop import Stop
 from tests.fakes.clock import ManualClock

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from agent.doctor.canary import ACCEPTED_S, IN_SOURCE_S, STORED_S, follow
-from agent.errors import BackendAway, DatabaseAway
+from agent.errors import BackendAway
 from agent.finding import Finding
+from agent.source_errors import DatabaseAway
 from tests.fakes.clock import ManualClock
 
 NAME = "dbpower_canary_00000001"

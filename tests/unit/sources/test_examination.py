@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from agent.errors import SlowLogOff
 from agent.finding import Finding, right
 from agent.skew import SLACK_S, compared_times
+from agent.source_errors import SlowLogOff
 from agent.sources._examination import encryption, tried
 
 

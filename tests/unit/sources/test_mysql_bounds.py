@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import AnswerTooLarge, DatabaseAway
+from agent.source_errors import AnswerTooLarge, DatabaseAway
 from agent.sources._mysql_bounds import PACKETS, SLOWEST_BYTES_S, Allowance, _BoundedReader
 
 

@@ -16,7 +16,7 @@ import pytest
 from pymysql import err
 
 from agent.config.schema import DbConfig
-from agent.errors import DatabaseAway, DatabaseUntrusted, SourceError
+from agent.source_errors import DatabaseAway, DatabaseUntrusted, SourceError
 from agent.sources import SourceSettings
 from agent.sources._mysql_session import Session
 from tests.fakes.rogue_mysql import OK, RogueMysql, Script, Talk

@@ -10,7 +10,7 @@ import struct
 import pytest
 from pymysql import err
 
-from agent.errors import (
+from agent.source_errors import (
     DatabaseAway,
     LoginRefused,
     SetupError,

@@ -9,7 +9,7 @@ import socket
 import psycopg2
 import pytest
 
-from agent.errors import (
+from agent.source_errors import (
     DatabaseAway,
     LoginRefused,
     SetupError,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.config.tls import DatabaseTls
-from agent.errors import DatabaseUntrusted
+from agent.source_errors import DatabaseUntrusted
 from agent.sources._postgres_tls import mistrust, parameters
 
 LEAST = {"ssl_min_protocol_version": "TLSv1.2"}

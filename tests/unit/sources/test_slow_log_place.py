@@ -9,7 +9,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from agent.errors import BookmarkUnreadable
+from agent.source_errors import BookmarkUnreadable
 from agent.sources._slow_log_place import OLD, Counters, Place, decode, digest, identity
 
 ROW = (b"2026-01-01", b"u", b"00:00:01", b"00:00:00", b"1", b"2", b"db", b"7", b"SELECT 1", None)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.errors import BookmarkUnreadable
+from agent.source_errors import BookmarkUnreadable
 from agent.sources._statement_bookmark import KEPT_S, SERVERS_KEPT, Bookmark, decode
 from agent.sources._statement_counters import Baseline, Key, Row
 from agent.sources._statement_servers import Sight

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.errors import AnswerSenseless, DatabaseAway
+from agent.source_errors import AnswerSenseless, DatabaseAway
 from agent.sources._understood import understood
 
 NOTHING: dict[str, object] = {}
